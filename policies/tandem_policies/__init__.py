@@ -1,0 +1,1 @@
+"""Networks and how they are stored and opened as policies. Leans on tandem_datasets; knows neither simulators nor ROS."""

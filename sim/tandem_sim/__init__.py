@@ -1,0 +1,1 @@
+"""Environments, robots, experts and in-process rollouts. Leans on tandem_datasets; knows neither torch nor ROS."""
