@@ -1,0 +1,63 @@
+"""Roll a policy out in simulation, in this process or over ROS 2, and report its success.
+
+    tandem eval policy=outputs/nano/best env=blockfind episodes=200
+    tandem eval policy=expert env=blockfind backend=ros2 ros.mode=realtime
+
+Episode i uses seed + i. Writes metrics.json, a plot and films of some successes and failures to out.
+"""
+
+from pathlib import Path
+
+
+def main(argv: list[str]) -> int:
+    from tandem_training.config import parse
+
+    config = parse("eval", argv, __doc__)
+    if config is None:
+        return 0
+    return _run(config)
+
+
+def _run(config) -> int:
+    from omegaconf import OmegaConf
+
+    from tandem_datasets.rollout import EXPERT, EnvSpec, RolloutRequest
+    from tandem_training.evaluation import evaluate, find_backend, policy_loader, print_evaluation
+    from tandem_training.provenance import policy_provenance
+    from tandem_training.results import claim_out
+    from tandem_training.validate import at_least
+
+    policy = str(config.policy)
+    at_least("tandem eval", episodes=(config.episodes, 1), num_envs=(config.num_envs, 1), films=(config.films, 0))
+    at_least("tandem eval", seed=(config.seed, 0), threads=(config.threads, 1))
+    find_backend(config.backend)
+    provenance = policy_provenance(policy)
+    out = claim_out(config.out, "eval", "expert" if policy == EXPERT else Path(policy).name)
+    record = config.record
+    if isinstance(record, bool):
+        record = out / "episodes.zarr" if record else None
+    request = RolloutRequest(
+        env=EnvSpec(config.env.id, OmegaConf.to_container(config.env.options) or {}),
+        policy=policy,
+        episodes=config.episodes,
+        seed=config.seed,
+        load_policy=policy_loader(policy, config.device, config.threads),
+        record=Path(record) if record else None,
+        label=config.label,
+        num_envs=config.num_envs,
+        provenance=provenance,
+        options={
+            **OmegaConf.to_container(config.ros),
+            "device": config.device,
+            "threads": config.threads,
+        },
+    )
+    try:
+        evaluation = evaluate(request, config.backend, out, config.films)
+    except BaseException:
+        if not any(out.iterdir()):
+            out.rmdir()
+        raise
+    print_evaluation(evaluation.metrics)
+    print(f"written to {out}")
+    return 0

@@ -1,0 +1,176 @@
+"""Runs a policy for evaluation through any rollout backend, and writes what came of it."""
+
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from tandem_datasets.errors import TandemError, unknown
+from tandem_datasets.rollout import EXPERT, EpisodeResult, RolloutBackend, RolloutRequest
+from tandem_training.results import METRICS, machine, write_json
+from tandem_training.statistics import percentiles, wilson
+
+BACKENDS = "tandem.backends"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Episodes in order of index, and the metrics that stand in ``metrics.json``."""
+
+    results: list[EpisodeResult]
+    metrics: dict[str, Any]
+
+    @property
+    def successes(self) -> list[bool]:
+        return [result.info.success for result in self.results]
+
+
+def find_backend(name: str) -> RolloutBackend:
+    """The backend registered as ``name``; TandemError with the nearest name, or why it cannot be imported."""
+    found = {entry.name: entry for entry in entry_points(group=BACKENDS)}
+    if name not in found:
+        raise unknown("backend", name, found)
+    try:
+        return found[name].load()
+    except ImportError as error:
+        raise TandemError(f"backend '{name}': cannot be imported: {error} (try `tandem doctor`)") from error
+
+
+def evaluate(
+    request: RolloutRequest,
+    backend: str,
+    out: Path | None = None,
+    films: int = 0,
+    title: str = "rolling out",
+) -> Evaluation:
+    """Runs the episodes and, given ``out``, writes films, a plot and at last ``metrics.json`` there.
+
+    Films are made from the recorded episodes, so that both backends have them; without
+    ``request.record`` the recording is a temporary one.
+    """
+    run = find_backend(backend)
+    started = time.perf_counter()
+    with _recording(request, wanted=bool(out and films)) as recorded:
+        with progress(request.episodes, title) as advance:
+            results = run(recorded, advance)
+        seconds = time.perf_counter() - started
+        metrics = summarise(recorded, backend, results, seconds)
+        if out is not None:
+            _write(out, recorded, results, metrics, films)
+    return Evaluation(results, metrics)
+
+
+def summarise(request: RolloutRequest, backend: str, results: list[EpisodeResult], seconds: float) -> dict[str, Any]:
+    """The evaluation's figures by MEASURES' names."""
+    successes = sum(result.info.success for result in results)
+    steps = sum(result.steps for result in results)
+    periods = sum(result.periods for result in results)
+    failures = Counter(result.info.outcome for result in results if not result.info.success)
+    low, high = wilson(successes, len(results))
+    return {
+        "env": request.env.id,
+        "policy": request.policy,
+        "backend": backend,
+        "mode": request.options.get("mode") if backend == "ros2" else None,
+        "episodes": len(results),
+        "successes": successes,
+        "success_rate": successes / len(results) if results else 0.0,
+        "success_ci95": [low, high],
+        "failures": dict(sorted(failures.items())),
+        "steps_mean": steps / len(results) if results else 0.0,
+        "steps_per_s": steps / seconds,
+        "latency_ms": percentiles([value for result in results for value in result.latency_ms]),
+        "on_time_fraction": sum(result.on_time for result in results) / periods if periods else None,
+        "seeds": [request.seed, request.seed + request.episodes - 1],
+        "seconds": seconds,
+        "machine": machine(),
+    }
+
+
+def print_evaluation(metrics: dict[str, Any]) -> None:
+    """The evaluation as a table on the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    low, high = metrics["success_ci95"]
+    latency = metrics["latency_ms"]
+    mode = f" ({metrics['mode']})" if metrics["mode"] else ""
+    lines = {
+        "policy": metrics["policy"],
+        "environment": metrics["env"],
+        "backend": metrics["backend"] + mode,
+        "success": f"{metrics['success_rate']:.1%}  ({metrics['successes']} of {metrics['episodes']}; "
+        f"95 % interval {low:.1%} to {high:.1%})",
+        "failures": ", ".join(f"{kind}: {count}" for kind, count in metrics["failures"].items()) or "none",
+        "steps, mean": f"{metrics['steps_mean']:.2f}  ({metrics['steps_per_s']:,.0f} steps a second of wall time)",
+    }
+    if latency["p50"] is not None:
+        lines["latency"] = f"p50 {latency['p50']:.2f} ms, p95 {latency['p95']:.2f} ms, p99 {latency['p99']:.2f} ms"
+    if metrics["on_time_fraction"] is not None:
+        lines["on time"] = f"{metrics['on_time_fraction']:.2%} of control periods"
+    lines["seeds"] = f"{metrics['seeds'][0]} to {metrics['seeds'][1]}"
+    table = Table(show_header=False, box=None)
+    for name, text in lines.items():
+        table.add_row(f"[bold]{name}[/]", text)
+    Console().print(table)
+
+
+@contextmanager
+def progress(total: int, title: str) -> Iterator[Callable[[EpisodeResult], None]]:
+    """A bar over episodes that shows the success so far; silent where there is no terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    won = 0
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task(title, total=total)
+
+        def advance(result: EpisodeResult) -> None:
+            nonlocal won
+            won += result.info.success
+            done = result.index + 1
+            bar.update(task, completed=done, description=f"{title} ({won / done:.0%} success)")
+
+        yield advance
+
+
+@contextmanager
+def _recording(request: RolloutRequest, wanted: bool) -> Iterator[RolloutRequest]:
+    """The request with a store to record to, a temporary one if it is only needed for films."""
+    if request.record is not None or not wanted:
+        yield request
+        return
+    folder = tempfile.mkdtemp(prefix="tandem-eval-")
+    try:
+        yield replace(request, record=Path(folder) / "episodes.zarr")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(out: Path, request: RolloutRequest, results: list[EpisodeResult], metrics: dict[str, Any], films: int) -> None:
+    from tandem_training.films import write_films
+    from tandem_training.plots import plot_evaluation
+
+    if films and request.record is not None:
+        metrics["films"] = write_films(request.record, [result.info for result in results], out / "films", films)
+    plot_evaluation(results, out / "episodes.png")
+    write_json(out / METRICS, metrics)
+
+
+def policy_loader(policy: str, device: str, threads: int):
+    """A loader of a policy directory for backends that run it in this process; None for the expert."""
+    if policy == EXPERT:
+        return None
+
+    def load():
+        import tandem_policies
+
+        return tandem_policies.load(policy, device=device, threads=threads)
+
+    return load

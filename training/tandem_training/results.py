@@ -1,0 +1,127 @@
+"""What measuring commands write: ``metrics.json``, a table on the terminal, and the machine it was measured on."""
+
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from tandem_datasets.errors import TandemError
+
+METRICS = "metrics.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured figure beside its target."""
+
+    name: str
+    value: float | bool | None  # None: it broke, or was left out
+    unit: str = ""
+    reference: float | None = None
+    ratio: float | None = None
+    target: str = ""
+    met: bool | None = None  # None: left out by an argument, or an absent GPU
+    repeats: int = 1
+    note: str = ""
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, load, versions and whether a GPU is there (asked of torch only if it is loaded)."""
+    import sys
+
+    versions = {}
+    for name in ("torch", "numpy", "zarr", "gymnasium", "ros-rclpy", "tandem-robotics"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "absent"
+    torch = sys.modules.get("torch")
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "load": [round(value, 2) for value in os.getloadavg()],
+        "python": platform.python_version(),
+        "versions": versions,
+        "gpu": bool(torch is not None and torch.cuda.is_available()),
+    }
+
+
+def machine_line(facts: Mapping[str, Any]) -> str:
+    """The machine in one line, as it stands below every table."""
+    versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
+    gpu = "GPU" if facts["gpu"] else "no GPU"
+    return f"{facts['cpu']}, {facts['cores']} cores, load {facts['load'][0]}, {gpu}; {versions}"
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def claim_out(out: str | Path | None, command: str, name: str) -> Path:
+    """The output folder of a measuring command: created, or empty already.
+
+    Raises:
+        TandemError: it exists and holds something, or cannot be made.
+    """
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = Path(out) if out else Path("outputs") / command / f"{name}-{stamp}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = any(folder.iterdir())
+    except OSError as error:
+        raise TandemError(f"tandem {command}: out={folder}: {error.strerror}") from error
+    if taken:
+        raise TandemError(f"tandem {command}: out={folder} is not empty (allowed: a new or an empty folder)")
+    return folder
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Writes beside and renames, so that the file is whole or absent."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "w") as file:
+        json.dump(data, file, indent=2, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)
+
+
+def write_rows(out: Path, rows: Sequence[Row], facts: Mapping[str, Any], **extra: Any) -> None:
+    """``metrics.json`` of a bench: ``rows`` as MEASURES has them, the machine, and what else is given."""
+    write_json(out / METRICS, {"rows": [asdict(row) for row in rows], "machine": dict(facts), **extra})
+
+
+def print_rows(title: str, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
+    """The table of a bench on the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, caption=machine_line(facts), caption_justify="left")
+    for column, justify in (("row", "left"), ("value", "right"), ("ratio", "right"), ("target", "left"), ("met", "left"), ("note", "left")):
+        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in rows:
+        ratio = "" if row.ratio is None else f"{row.ratio:.3g} x"
+        met = {True: "[green]yes[/]", False: "[red]no[/]", None: "-"}[row.met]
+        table.add_row(row.name, _shown(row), ratio, row.target, met, row.note)
+    Console().print(table)
+
+
+def _shown(row: Row) -> str:
+    if row.value is None:
+        return "-"
+    if isinstance(row.value, bool):
+        return "yes" if row.value else "no"
+    return f"{row.value:,.4g} {row.unit}".rstrip()
