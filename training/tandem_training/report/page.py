@@ -1,0 +1,102 @@
+"""The frame of a report page and its small building blocks, all inline."""
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+STYLE = """
+:root { color-scheme: light; --ink: #1b1f2a; --soft: #5b6475; --line: #e1e5ec; --tint: #f5f7fa; --accent: #2563a8; }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1080px; padding: 32px 24px 64px; color: var(--ink); background: #fff;
+       font: 15px/1.55 system-ui, sans-serif; }
+h1 { font-size: 28px; margin: 0 0 4px; } h2 { font-size: 19px; margin: 40px 0 10px; }
+p { max-width: 74ch; } .soft { color: var(--soft); } code { font-size: 13px; background: var(--tint); padding: 1px 4px; }
+table { border-collapse: collapse; margin: 12px 0; } th, td { padding: 6px 14px 6px 0; text-align: left;
+       border-bottom: 1px solid var(--line); vertical-align: top; } td.n, th.n { text-align: right; white-space: nowrap; }
+.loop { display: flex; flex-wrap: wrap; gap: 22px 26px; margin: 20px 0; padding: 0; list-style: none; counter-reset: s; }
+.loop li { position: relative; flex: 1 1 140px; background: var(--tint); border: 1px solid var(--line);
+       border-top: 3px solid var(--accent); border-radius: 6px; padding: 10px 12px; }
+.loop b { display: block; } .loop .big { font-size: 20px; font-weight: 650; }
+.loop li:not(:last-child)::after { content: "\\2192"; position: absolute; right: -21px; top: 38%; color: var(--soft); }
+.row { display: flex; flex-wrap: wrap; gap: 18px; } figure { margin: 0; } figcaption { color: var(--soft); font-size: 13px;
+       max-width: 34ch; } img { max-width: 100%; height: auto; border-radius: 4px; display: block; } svg { max-width: 100%; height: auto; }
+.pixel { image-rendering: pixelated; }
+"""
+
+
+def page(title: str, lead: str, sections: Sequence[tuple[str, str]], foot: str) -> str:
+    """A whole page; section bodies are HTML, everything else is text."""
+    parts = [f"<h2>{escape(heading)}</h2>\n{body}" for heading, body in sections]
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n<body>'
+        f'<h1>{escape(title)}</h1><p class="soft">{escape(lead)}</p>\n'
+        + "\n".join(parts)
+        + f'\n<p class="soft">{escape(foot)}</p></body></html>\n'
+    )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], numeric_from: int = 1) -> str:
+    """A table of text cells; columns from ``numeric_from`` on are right-aligned."""
+
+    def cells(tag: str, values: Sequence[str]) -> str:
+        return "".join(
+            f'<{tag}{" class=n" if index >= numeric_from else ""}>{escape(value)}</{tag}>'
+            for index, value in enumerate(values)
+        )
+
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{cells('th', head)}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def loop(stations: Sequence[tuple[str, str, str]]) -> str:
+    """The stations of the loop in order: (name, figure, note)."""
+    items = "".join(
+        f'<li><b>{escape(name)}</b><span class="big">{escape(figure)}</span><br>'
+        f'<span class="soft">{escape(note)}</span></li>'
+        for name, figure, note in stations
+    )
+    return f'<ol class="loop">{items}</ol>'
+
+
+def row(figures: Sequence[str]) -> str:
+    """Figures beside each other, wrapping."""
+    return f'<div class="row">{"".join(figures)}</div>'
+
+
+def picture(source: bytes, kind: str, caption: str, width: int | None = None) -> str:
+    """An image file's bytes as a figure; ``kind`` is the MIME subtype (png, gif)."""
+    size = f' width="{width}"' if width else ""
+    data = base64.b64encode(source).decode()
+    return (
+        f'<figure><img class="pixel" alt="{escape(caption, quote=True)}"{size} src="data:image/{kind};base64,{data}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def film(path: Path, caption: str, width: int = 220) -> str:
+    """An animated GIF as a figure."""
+    return picture(path.read_bytes(), "gif", caption, width)
+
+
+def png(image: Image.Image, caption: str, width: int | None = None) -> str:
+    """A Pillow image as a figure."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return picture(buffer.getvalue(), "png", caption, width)
+
+
+def svg(figure: Figure) -> str:
+    """A matplotlib figure as inline SVG, the same bytes every time."""
+    from matplotlib import rc_context
+
+    buffer = io.StringIO()
+    with rc_context({"svg.hashsalt": "tandem", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    text = buffer.getvalue()
+    return f"<figure>{text[text.index('<svg') :]}</figure>"
