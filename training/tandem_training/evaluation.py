@@ -153,7 +153,9 @@ def _recording(request: RolloutRequest, wanted: bool) -> Iterator[RolloutRequest
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write(out: Path, request: RolloutRequest, results: list[EpisodeResult], metrics: dict[str, Any], films: int) -> None:
+def _write(
+    out: Path, request: RolloutRequest, results: list[EpisodeResult], metrics: dict[str, Any], films: int
+) -> None:
     from tandem_training.films import write_films
     from tandem_training.plots import plot_evaluation
 

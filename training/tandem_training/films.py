@@ -51,7 +51,9 @@ def side_by_side(images: Sequence[np.ndarray]) -> Image.Image:
     enlarged = []
     for image in images:
         scale = max(1, round(SIZE / min(image.shape[:2])))
-        enlarged.append(Image.fromarray(image).resize((image.shape[1] * scale, image.shape[0] * scale), Image.Resampling.NEAREST))
+        enlarged.append(
+            Image.fromarray(image).resize((image.shape[1] * scale, image.shape[0] * scale), Image.Resampling.NEAREST)
+        )
     row = Image.new("RGB", (sum(picture.width for picture in enlarged), max(picture.height for picture in enlarged)))
     left = 0
     for picture in enlarged:

@@ -110,7 +110,14 @@ def print_rows(title: str, rows: Sequence[Row], facts: Mapping[str, Any]) -> Non
     from rich.table import Table
 
     table = Table(title=title, caption=machine_line(facts), caption_justify="left")
-    for column, justify in (("row", "left"), ("value", "right"), ("ratio", "right"), ("target", "left"), ("met", "left"), ("note", "left")):
+    for column, justify in (
+        ("row", "left"),
+        ("value", "right"),
+        ("ratio", "right"),
+        ("target", "left"),
+        ("met", "left"),
+        ("note", "left"),
+    ):
         table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.3g} x"

@@ -31,12 +31,13 @@ def write_page(
     """Writes the page beside and renames it, so that it is whole or the one before."""
     films = path.parent / "films"
     films.mkdir(exist_ok=True)
+    trainings = {"before": "first", "after": "last", "control": "control"}
+    curves = {name: _history(named[step]) for name, step in trainings.items()}
     sections = [
         ("The loop", loop(_stations(evaluated, named))),
         ("Before and after", _comparison(evaluated) + row([svg(figures.success_bars(_rates(evaluated)))])),
         ("Figures", table(("row", "value", "target", "met", "note"), [_cells(item) for item in rows], 1)),
-        ("Learning curves", svg(figures.learning_curves({name: _history(named[step]) for name, step in
-                                                         (("before", "first"), ("after", "last"), ("control", "control"))}))),
+        ("Learning curves", svg(figures.learning_curves(curves))),
         ("Rollouts over ROS 2, same seeds before and after", _films(evaluated, films)),
         ("Where the policy looks", _attention(named["last"], evaluated["after"])),
         ("What still fails", _failures(evaluated["after"], films)),
@@ -53,11 +54,27 @@ def _stations(evaluated: Mapping[str, "Evaluated"], named: Mapping[str, Done]) -
     driven = rollouts.facts["metrics"]
     first, last = named["first"].facts["metrics"], named["last"].facts["metrics"]
     return [
-        ("Demonstrate", f"{demos.facts['episodes']} episodes", f"{demos.facts['frames']} frames, {demos.seconds:.1f} s"),
-        ("Train", f"{evaluated['before'].interval[0]:.0%} success", f"{first['steps']} steps, {first['seconds']:.0f} s"),
-        ("Serve and roll out", f"{driven['episodes']} episodes", f"over ROS 2, {driven['steps_per_s']:.0f} steps a second"),
+        (
+            "Demonstrate",
+            f"{demos.facts['episodes']} episodes",
+            f"{demos.facts['frames']} frames, {demos.seconds:.1f} s",
+        ),
+        (
+            "Train",
+            f"{evaluated['before'].interval[0]:.0%} success",
+            f"{first['steps']} steps, {first['seconds']:.0f} s",
+        ),
+        (
+            "Serve and roll out",
+            f"{driven['episodes']} episodes",
+            f"over ROS 2, {driven['steps_per_s']:.0f} steps a second",
+        ),
         ("Record and label", f"{round(driven['steps_mean'] * driven['episodes'])} frames", "labelled by the expert"),
-        ("Train again", f"{evaluated['after'].interval[0]:.0%} success", f"{last['steps']} steps, {last['seconds']:.0f} s"),
+        (
+            "Train again",
+            f"{evaluated['after'].interval[0]:.0%} success",
+            f"{last['steps']} steps, {last['seconds']:.0f} s",
+        ),
     ]
 
 

@@ -4,29 +4,13 @@ import base64
 import io
 from collections.abc import Sequence
 from html import escape
+from importlib.resources import files
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from PIL import Image
 
-STYLE = """
-:root { color-scheme: light; --ink: #1b1f2a; --soft: #5b6475; --line: #e1e5ec; --tint: #f5f7fa; --accent: #2563a8; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1080px; padding: 32px 24px 64px; color: var(--ink); background: #fff;
-       font: 15px/1.55 system-ui, sans-serif; }
-h1 { font-size: 28px; margin: 0 0 4px; } h2 { font-size: 19px; margin: 40px 0 10px; }
-p { max-width: 74ch; } .soft { color: var(--soft); } code { font-size: 13px; background: var(--tint); padding: 1px 4px; }
-table { border-collapse: collapse; margin: 12px 0; } th, td { padding: 6px 14px 6px 0; text-align: left;
-       border-bottom: 1px solid var(--line); vertical-align: top; } td.n, th.n { text-align: right; white-space: nowrap; }
-.loop { display: flex; flex-wrap: wrap; gap: 22px 26px; margin: 20px 0; padding: 0; list-style: none; counter-reset: s; }
-.loop li { position: relative; flex: 1 1 140px; background: var(--tint); border: 1px solid var(--line);
-       border-top: 3px solid var(--accent); border-radius: 6px; padding: 10px 12px; }
-.loop b { display: block; } .loop .big { font-size: 20px; font-weight: 650; }
-.loop li:not(:last-child)::after { content: "\\2192"; position: absolute; right: -21px; top: 38%; color: var(--soft); }
-.row { display: flex; flex-wrap: wrap; gap: 18px; } figure { margin: 0; } figcaption { color: var(--soft); font-size: 13px;
-       max-width: 34ch; } img { max-width: 100%; height: auto; border-radius: 4px; display: block; } svg { max-width: 100%; height: auto; }
-.pixel { image-rendering: pixelated; }
-"""
+STYLE = files(__package__).joinpath("style.css").read_text(encoding="utf-8")
 
 
 def page(title: str, lead: str, sections: Sequence[tuple[str, str]], foot: str) -> str:
@@ -46,7 +30,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], numeric_from: int 
 
     def cells(tag: str, values: Sequence[str]) -> str:
         return "".join(
-            f'<{tag}{" class=n" if index >= numeric_from else ""}>{escape(value)}</{tag}>'
+            f"<{tag}{' class=n' if index >= numeric_from else ''}>{escape(value)}</{tag}>"
             for index, value in enumerate(values)
         )
 
