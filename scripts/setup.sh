@@ -40,8 +40,8 @@ find_python() {
     local candidate
     while IFS= read -r candidate; do
         if runs "$candidate"; then
-            # the real interpreter: a shim depends on the folder that it is called from
-            "$candidate" -c 'import sys; print(sys.executable)'
+            # the interpreter itself: a shim depends on the folder, and an active .venv may be replaced
+            "$candidate" -c 'import sys; print(sys._base_executable)'
             return
         fi
     done < <(candidates)
@@ -66,23 +66,27 @@ fetch_uv() {
     pin=$(grep -m1 '^uv==' requirements.lock)
     say "fetching $pin with $python" >&2
     # --target is allowed where a system Python forbids pip (PEP 668): nothing of the system's changes
-    if "$python" -m venv "$TEMP/uv" && "$TEMP/uv/bin/python" -m pip install --quiet "$pin"; then
+    if { "$python" -m venv "$TEMP/uv" && "$TEMP/uv/bin/python" -m pip install "$pin"; } >"$log" 2>&1; then
         echo "$TEMP/uv/bin/uv"
-    elif "$python" -m pip install --quiet --target "$TEMP/uv-target" "$pin"; then
+    elif "$python" -m pip install --target "$TEMP/uv-target" "$pin" >>"$log" 2>&1; then
         echo "$TEMP/uv-target/bin/uv"
     else
         tail -n 3 "$log" >&2
         return 1
-    fi 2>>"$log"
+    fi
 }
 
-# uv does not read pip's settings: hand over the ones that decide whether packages can be reached at all.
-share_pip_settings() {
+# uv reads none of pip's settings: hand over those that decide whether packages can be reached at all,
+# and trust the certificates that this machine trusts, as pip and curl do (company networks need it).
+share_settings_with_uv() {
     if [[ -n ${PIP_INDEX_URL:-} && -z ${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-} ]]; then
         export UV_DEFAULT_INDEX=$PIP_INDEX_URL
     fi
-    if [[ -f ${PIP_CERT:-} && -z ${SSL_CERT_FILE:-} ]]; then
+    [[ -z ${SSL_CERT_FILE:-}${UV_SYSTEM_CERTS:-}${UV_NATIVE_TLS:-} ]] || return 0
+    if [[ -s ${PIP_CERT:-} ]]; then
         export SSL_CERT_FILE=$PIP_CERT
+    elif [[ -s /etc/ssl/certs/ca-certificates.crt || -s /etc/pki/tls/certs/ca-bundle.crt || $OSTYPE == darwin* ]]; then
+        export UV_SYSTEM_CERTS=true UV_NATIVE_TLS=true # the same switch in newer and older uv
     fi
 }
 
@@ -101,6 +105,13 @@ say_no_python() {
         "  - UV_PYTHON_INSTALL_MIRROR=... make setup    (a mirror that this machine can reach)"
 }
 
+# Renamed first, so that an interruption leaves either a whole folder or none.
+discard() {
+    rm -rf -- "$1.old"
+    [[ ! -e $1 ]] || mv -- "$1" "$1.old"
+    rm -rf -- "$1.old"
+}
+
 warn_if_disk_is_short() {
     local free_gb
     free_gb=$(($(df -Pk . | awk 'NR == 2 {print $4}') / 1048576))
@@ -109,6 +120,7 @@ warn_if_disk_is_short() {
 
 build() {
     local python uv
+    share_settings_with_uv
     python=$(find_python || true)
     uv=$(find_uv "$python") || say_what_is_missing
     if [[ -z $python ]]; then
@@ -116,19 +128,18 @@ build() {
         "$uv" python install "$PYTHON" || say_no_python
         python=$("$uv" python find "$PYTHON") || say_no_python
     fi
-    share_pip_settings
     if [[ -e $BUSY ]] || ! runs "$VENV/bin/python"; then
-        if [[ $uv == "$VENV"/* ]]; then # it is about to be replaced
+        if [[ $uv -ef $VENV/bin/uv ]]; then # it is about to be replaced
             cp -- "$uv" "$TEMP/uv-copy" && uv=$TEMP/uv-copy
         fi
-        rm -rf -- "$VENV"
+        discard "$VENV"
         warn_if_disk_is_short
-        say "making $VENV with $python"
+        say "making $VENV with $python: about 6 GB, minutes from the network, half a minute from uv's cache"
         "$uv" venv --quiet --python "$python" "$VENV"
     fi
     touch "$BUSY"
     rm -f -- "$STAMP"
-    say "installing requirements.lock (about 6 GB; minutes from the network, 25 s from uv's cache)"
+    say "installing requirements.lock"
     "$uv" pip install --python "$VENV/bin/python" -r requirements.lock ||
         die "packages could not be installed. If the network is the reason: an index or mirror goes into UV_DEFAULT_INDEX or PIP_INDEX_URL."
     "$uv" pip install --quiet --python "$VENV/bin/python" --no-deps --editable . || die "Tandem itself could not be installed."
