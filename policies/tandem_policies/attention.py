@@ -1,0 +1,67 @@
+"""The transformer parts that policies share: few and large operations, pre-normalised blocks."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with one fused projection for queries, keys and values."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, N, D) to (B, N, D); ``mask`` bool (B, 1, 1, N), True for the tokens that may be looked at."""
+        batch, length, dim = x.shape
+        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        return self.out(mixed.transpose(1, 2).reshape(batch, length, dim))
+
+
+class Mlp(nn.Sequential):
+    """Two linear layers with a GELU between them."""
+
+    def __init__(self, dim: int, hidden: int, out: int, dropout: float) -> None:
+        super().__init__(nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, out))
+
+
+class Block(nn.Module):
+    """A pre-normalised transformer encoder block."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float, dropout: float) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(dim)
+        self.attention = SelfAttention(dim, heads, dropout)
+        self.norm_mlp = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, round(dim * mlp_ratio), dim, dropout)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, N, D) to (B, N, D)."""
+        x = x + self.attention(self.norm_attention(x), mask)
+        return x + self.mlp(self.norm_mlp(x))
+
+
+def sinusoids(positions: Tensor, dim: int, longest_wave: float) -> Tensor:
+    """Sines and cosines of positions (N,) at ``dim / 2`` wavelengths from 2 pi to ``longest_wave``: (N, dim).
+
+    After Vaswani et al. (2017).
+    """
+    half = dim // 2
+    exponents = torch.arange(half, dtype=torch.float32) / max(1, half - 1)
+    angles = positions[:, None].float() / torch.exp(exponents * math.log(longest_wave / (2 * math.pi)))
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def sinusoids_2d(rows: int, columns: int, dim: int) -> Tensor:
+    """Positions of a patch grid in reading order, half of the features for each axis: (rows * columns, dim)."""
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    longest = 4.0 * max(rows, columns, 2)
+    return torch.cat([sinusoids(y.flatten(), dim // 2, longest), sinusoids(x.flatten(), dim // 2, longest)], dim=1)

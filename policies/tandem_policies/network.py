@@ -1,0 +1,134 @@
+"""The base of all networks: a plain torch module that owns its normalisation, its loss and its prediction.
+
+A batch is a dict of tensors: ``images.<camera>`` uint8 (B, H, W, C), ``state`` float32 (B, S) and ``action`` float32
+(B, K, A) in the embodiment's units, ``action_is_pad`` bool (B, K), ``tokens`` int64 (B, L), ``tokens_mask`` bool
+(B, L) with True for real tokens. Predicting needs no ``action``; ``language`` may stand for the tokens there.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tandem_datasets.embodiment import Embodiment
+from tandem_datasets.errors import TandemError
+from tandem_datasets.policy import NoiseKey
+from tandem_policies.registry import create
+from tandem_policies.settings import PolicyConfig
+from tandem_policies.tokenizer import TextTokenizer, packaged_tokenizer
+
+__all__ = ["Batch", "PolicyNetwork", "count_parameters", "create", "masked_mean", "parameter_table"]
+
+Batch = Mapping[str, Tensor]
+
+_QUANTITIES = ("mean", "std", "min", "max")
+_SMALLEST_STD = 1e-6  # a scalar that never varied is only centred, not blown up
+
+
+class PolicyNetwork(nn.Module, ABC):
+    """A policy's network for one embodiment.
+
+    Subclasses take ``(config, embodiment, tokenizer)``, call this ``__init__`` first, normalise with
+    :meth:`normalised` and :meth:`in_units` and nowhere else, and name their folder in ``policy_type``.
+    """
+
+    policy_type: ClassVar[str]
+    longest_text: ClassVar[int] = 48  # tokens; what is longer is cut at the end
+
+    def __init__(self, config: PolicyConfig, embodiment: Embodiment, tokenizer: TextTokenizer | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.embodiment = embodiment
+        self.tokenizer = tokenizer or packaged_tokenizer()
+        for key, size in (("state", embodiment.state_dim), ("action", embodiment.action_dim)):
+            for quantity in _QUANTITIES:
+                start = torch.ones(size) if quantity in ("std", "max") else torch.zeros(size)
+                self.register_buffer(f"{key}_{quantity}", start)
+
+    @property
+    def chunk_size(self) -> int:
+        """K, the actions of one inference."""
+        return self.config.chunk_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.get_buffer("action_mean").device
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Instructions as (tokens int64 (B, L), mask bool (B, L)); L is the longest of them."""
+        ids, mask = self.tokenizer.encode(texts, self.longest_text)
+        return torch.from_numpy(ids), torch.from_numpy(mask)
+
+    def set_statistics(self, statistics: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+        """Takes ``mean``, ``std``, ``min`` and ``max`` of ``state`` (S,) and ``action`` (A,), in their units.
+
+        Raises:
+            TandemError: one is missing, has another shape or is not finite.
+        """
+        for key, size in (("state", self.embodiment.state_dim), ("action", self.embodiment.action_dim)):
+            for quantity in _QUANTITIES if size else ():
+                if quantity not in statistics.get(key, {}):
+                    raise TandemError(f"statistics: {key}.{quantity} is missing (wanted: {', '.join(_QUANTITIES)})")
+                values = np.asarray(statistics[key][quantity], np.float32)
+                if (
+                    values.shape != (size,)
+                    or not np.isfinite(values).all()
+                    or (quantity == "std" and (values < 0).any())
+                ):
+                    shown = np.array2string(values, threshold=8).replace("\n", " ")
+                    raise TandemError(f"statistics: {key}.{quantity} is {shown} (allowed: {size} finite numbers)")
+                if quantity == "std":
+                    values = np.where(values < _SMALLEST_STD, np.float32(1), values)
+                self.get_buffer(f"{key}_{quantity}").copy_(torch.from_numpy(values))
+
+    def normalised(self, key: str, values: Tensor) -> Tensor:
+        """``state`` (..., S) or ``action`` (..., A) from units to zero mean and unit variance."""
+        return (values - self.get_buffer(f"{key}_mean")) / self.get_buffer(f"{key}_std")
+
+    def in_units(self, key: str, values: Tensor) -> Tensor:
+        """The inverse of :meth:`normalised`."""
+        return values * self.get_buffer(f"{key}_std") + self.get_buffer(f"{key}_mean")
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar to minimise and detached scalars to log; padded actions count for nothing."""
+
+    @abstractmethod
+    def predict(self, batch: Batch, keys: Sequence[NoiseKey] | None = None) -> Tensor:
+        """Chunks float32 (B, K, A) in units. Stochastic heads draw row b's noise from ``keys[b]`` alone."""
+
+    def encode_language(self, tokens: Tensor, mask: Tensor) -> Tensor | None:
+        """What of B instructions can be computed ahead, of a fixed shape (B, ...), for ``batch["language"]``.
+
+        None, if an instruction is only understood together with the images.
+        """
+        return None
+
+    def attention(self, batch: Batch, camera: str | None = None) -> Tensor:
+        """Where the policy looks in a camera's image (the first one's): (B, gh, gw), each map summing to at most 1."""
+        raise TandemError(f"policy '{self.policy_type}': has no attention map to show")
+
+
+def masked_mean(errors: Tensor, is_pad: Tensor) -> Tensor:
+    """The mean of ``errors`` (B, K, A) over the actions that are not padding (B, K); 0 if all are."""
+    real = (~is_pad).to(errors.dtype)
+    return (errors.mean(-1) * real).sum() / real.sum().clamp(min=1)
+
+
+def count_parameters(network: nn.Module) -> dict[str, int]:
+    """Parameters by top-level part, largest first, and their ``total``."""
+    sizes = {name: sum(value.numel() for value in part.parameters()) for name, part in network.named_children()}
+    sizes["other"] = sum(value.numel() for value in network.parameters(recurse=False))
+    rows = {name: size for name, size in sorted(sizes.items(), key=lambda item: -item[1]) if size}
+    return {**rows, "total": sum(rows.values())}
+
+
+def parameter_table(network: nn.Module) -> str:
+    """:func:`count_parameters` as lines to print."""
+    rows: dict[str, Any] = count_parameters(network)
+    width = max(map(len, rows))
+    return "\n".join(f"{name:<{width}}  {size:>12,}" for name, size in rows.items())

@@ -1,0 +1,85 @@
+"""TinyVLA: a ViT, a small language transformer, cross-attention between them and a continuous action head."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tandem_datasets.embodiment import Embodiment
+from tandem_datasets.errors import TandemError
+from tandem_datasets.policy import NoiseKey
+from tandem_policies.network import Batch, PolicyNetwork, masked_mean
+from tandem_policies.tinyvla.config import TinyVLAConfig
+from tandem_policies.tinyvla.fusion import Fusion
+from tandem_policies.tinyvla.head import ActionHead
+from tandem_policies.tinyvla.language import LanguageEncoder, NoInstruction
+from tandem_policies.tinyvla.vision import VisionEncoder
+from tandem_policies.tokenizer import TextTokenizer
+
+
+class TinyVLA(PolicyNetwork):
+    """Any number of rgb8 cameras, with or without state and instruction. See the base for batches and units."""
+
+    policy_type = "tinyvla"
+
+    def __init__(self, config: TinyVLAConfig, embodiment: Embodiment, tokenizer: TextTokenizer | None = None) -> None:
+        super().__init__(config, embodiment, tokenizer)
+        if self.tokenizer.size > config.vocab_size:
+            ids = f"the tokenizer has {self.tokenizer.size} ids"
+            raise TandemError(f"policy 'tinyvla': {ids} (allowed: vocab_size {config.vocab_size})")
+        self.vision = VisionEncoder(config, embodiment)
+        self.language: LanguageEncoder | NoInstruction = (
+            LanguageEncoder(config, self.longest_text) if embodiment.hears_instruction else NoInstruction(config)
+        )
+        self.fusion = Fusion(config, self.vision.grids)
+        self.state = nn.Linear(embodiment.state_dim, config.dim) if embodiment.state_dim else None
+        features = self.fusion.out_features + (config.dim if self.state else 0)
+        self.head = ActionHead(config, features, embodiment.action_dim)
+        self.loss_beta = config.loss_beta
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Smooth L1 on normalised actions; also logs ``action_l2``, the mean Euclidean error in units."""
+        chunk, _ = self._forward(batch)
+        chunk = chunk.float()
+        errors = F.smooth_l1_loss(
+            chunk, self.normalised("action", batch["action"]), reduction="none", beta=self.loss_beta
+        )
+        loss = masked_mean(errors, batch["action_is_pad"])
+        with torch.no_grad():
+            miss = (self.in_units("action", chunk) - batch["action"]).norm(dim=-1, keepdim=True)
+            return loss, {"loss": loss.detach(), "action_l2": masked_mean(miss, batch["action_is_pad"])}
+
+    def predict(self, batch: Batch, keys: Sequence[NoiseKey] | None = None) -> Tensor:
+        """Chunks float32 (B, K, A) in units; deterministic, so that ``keys`` change nothing."""
+        return self.in_units("action", self._forward(batch)[0].float())
+
+    def encode_language(self, tokens: Tensor, mask: Tensor) -> Tensor | None:
+        """The queries (B, Q, D) of B instructions; None if the embodiment hears none."""
+        return self.language(tokens, mask) if isinstance(self.language, LanguageEncoder) else None
+
+    def attention(self, batch: Batch, camera: str | None = None) -> Tensor:
+        """The readout's attention, mean over heads and queries: (B, gh, gw) of a camera, of the first one if None."""
+        name = camera or self.vision.cameras[0]
+        index = self.embodiment.cameras.index(self.embodiment.camera(name))
+        begin = sum(rows * columns for rows, columns in self.vision.grids[:index])
+        rows, columns = self.vision.grids[index]
+        weights = self._forward(batch)[1].float().mean((1, 2))
+        return weights[:, begin : begin + rows * columns].unflatten(1, (rows, columns))
+
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Normalised chunks (B, K, A) and the readout's weights (B, heads, Q, N)."""
+        tokens = self.vision([batch[f"images.{camera}"] for camera in self.vision.cameras])
+        features, weights = self.fusion(self._queries(batch, tokens.shape[0]), tokens)
+        if self.state is not None:
+            features = torch.cat([features, self.state(self.normalised("state", batch["state"]))], dim=1)
+        return self.head(features), weights
+
+    def _queries(self, batch: Batch, size: int) -> Tensor:
+        if isinstance(self.language, NoInstruction):
+            return self.language(size)
+        ready = batch.get("language")
+        return self.language(batch["tokens"], batch["tokens_mask"]) if ready is None else ready
+
+
+Network = TinyVLA

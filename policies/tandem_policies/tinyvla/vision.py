@@ -1,0 +1,70 @@
+"""Images to patch tokens: a vision transformer (Dosovitskiy et al., 2021) with 2-D sinusoidal positions."""
+
+import torch
+from torch import Tensor, nn
+
+from tandem_datasets.embodiment import Camera, Embodiment, Encoding
+from tandem_datasets.errors import TandemError
+from tandem_policies.attention import Block, sinusoids_2d
+from tandem_policies.tinyvla.config import TinyVLAConfig
+
+MOST_PATCHES = 4096  # over all cameras; attention grows with the square
+
+
+class VisionEncoder(nn.Module):
+    """All cameras' patches, in the order of the embodiment's cameras, then in reading order.
+
+    Raises:
+        TandemError: no camera, one that is not rgb8, a side that is no multiple of the patch, too many patches.
+    """
+
+    def __init__(self, config: TinyVLAConfig, embodiment: Embodiment) -> None:
+        super().__init__()
+        self.patch = config.patch
+        self.cameras = tuple(camera.name for camera in embodiment.cameras)
+        self.grids = patch_grids(config.patch, embodiment)
+        self.stem = nn.Linear(3 * config.patch**2, config.dim)
+        self.camera = nn.Parameter(torch.randn(len(self.cameras), config.dim) * 0.02) if len(self.cameras) > 1 else None
+        self.blocks = nn.ModuleList(
+            Block(config.dim, config.heads, config.mlp_ratio, config.dropout) for _ in range(config.vision_depth)
+        )
+        positions = [sinusoids_2d(rows, columns, config.dim) for rows, columns in self.grids]
+        self.register_buffer("positions", torch.cat(positions), persistent=False)
+
+    def forward(self, images: list[Tensor]) -> Tensor:
+        """Images uint8 (B, H, W, 3), one per camera, to tokens (B, N, D)."""
+        patches = torch.cat([self._patches(image) for image in images], dim=1)
+        tokens = self.stem(patches * (1 / 127.5) - 1) + self.positions
+        if self.camera is not None:
+            sizes = torch.tensor([rows * columns for rows, columns in self.grids], device=tokens.device)
+            tokens = tokens + self.camera.repeat_interleave(sizes, dim=0)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return tokens
+
+    def _patches(self, image: Tensor) -> Tensor:
+        batch, height, width, channels = image.shape
+        p = self.patch
+        grid = image.view(batch, height // p, p, width // p, p, channels).transpose(2, 3)
+        return grid.reshape(batch, -1, p * p * channels).to(self.stem.weight.dtype)
+
+
+def patch_grids(patch: int, embodiment: Embodiment) -> list[tuple[int, int]]:
+    """Rows and columns of patches per camera; see :class:`VisionEncoder` for errors."""
+    where = f"policy 'tinyvla' for embodiment '{embodiment.name}'"
+    if not embodiment.cameras:
+        raise TandemError(f"{where}: no camera (wanted: at least one)")
+    grids = [_grid(camera, patch, where) for camera in embodiment.cameras]
+    total = sum(rows * columns for rows, columns in grids)
+    if total > MOST_PATCHES:
+        raise TandemError(f"{where}: {total} patches of {patch} pixels (allowed: {MOST_PATCHES}; take a larger patch)")
+    return grids
+
+
+def _grid(camera: Camera, patch: int, where: str) -> tuple[int, int]:
+    if camera.encoding is not Encoding.RGB8:
+        raise TandemError(f"{where}: camera '{camera.name}' is {camera.encoding} (allowed: rgb8)")
+    if camera.height % patch or camera.width % patch:
+        size = f"{camera.width}x{camera.height}"
+        raise TandemError(f"{where}: camera '{camera.name}' is {size} (allowed: multiples of the patch, {patch})")
+    return camera.height // patch, camera.width // patch
