@@ -1,6 +1,8 @@
 # Every target sets .venv up first (at once when it is there already). `make` alone prints what there is.
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
+-include .env
+export $(shell sed -n 's/^\([A-Za-z_][A-Za-z0-9_]*\)=.*/\1/p' .env 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow check format coverage bench clean lock

@@ -1,0 +1,40 @@
+"""Say what works on this machine, and what to do about what does not.
+
+    tandem doctor
+    tandem doctor json=true           # the same for programs, on standard output
+    tandem doctor out=outputs/doctor  # and as <out>/metrics.json
+    tandem doctor training=false      # without the short training that estimates the time of a full one
+
+Exits 0 when the loop can run here (limits are listed), 1 when something that it needs is broken.
+"""
+
+
+def main(argv: list[str]) -> int:
+    from tandem_datasets.errors import TandemError
+
+    try:
+        return _examine(argv)
+    except ModuleNotFoundError as error:
+        raise TandemError(f"tandem doctor: the package '{error.name}' is missing (mend: make setup)") from error
+
+
+def _examine(argv: list[str]) -> int:
+    from tandem_training.config import parse
+    from tandem_training.doctor.report import examine, print_table, summary
+    from tandem_training.results import METRICS, claim_out, write_json
+
+    config = parse("doctor", argv, __doc__ or "")
+    if config is None:
+        return 0
+    out = claim_out(config.out, "doctor", "doctor") if config.out else None
+    findings = examine(without=() if config.training else ("training",))
+    facts = summary(findings)
+    if config.json:
+        import json
+
+        print(json.dumps(facts, indent=2))
+    else:
+        print_table(findings)
+    if out:
+        write_json(out / METRICS, facts)
+    return 0 if facts["ready"] else 1
