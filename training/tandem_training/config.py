@@ -1,13 +1,27 @@
 """Composes a command's Hydra configuration from ``key=value`` arguments, with one-line errors.
 
 Every command has a ``conf/<command>.yaml``. ``--cfg job`` prints what was composed instead of running.
+A value must have the type of its default in the yaml file; a default of ``null`` or ``???`` takes any.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
 
 from tandem_datasets.errors import TandemError, unknown
 
 CONF_MODULE = "tandem_training.conf"
+
+
+@dataclass(frozen=True)
+class _Change:
+    """One argument that sets a key."""
+
+    text: str  # as it was written
+    key: str  # dotted
+    value: Any
+    added: bool  # `+key=value`
 
 
 def parse(command: str, argv: Sequence[str], doc: str):
@@ -19,9 +33,11 @@ def parse(command: str, argv: Sequence[str], doc: str):
         doc: the command's help text.
 
     Raises:
-        TandemError: an override names a key, group or option that does not exist, or a value is missing.
+        TandemError: an override names a key, group or option that does not exist, its value has another
+            type than the default, or a value is missing.
     """
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     arguments = list(argv)
     if "-h" in arguments or "--help" in arguments:
@@ -39,7 +55,11 @@ def parse(command: str, argv: Sequence[str], doc: str):
     if show:
         print(OmegaConf.to_yaml(config), end="")
         return None
-    missing = sorted(OmegaConf.missing_keys(config))
+    try:
+        OmegaConf.resolve(config)
+        missing = sorted(OmegaConf.missing_keys(config))
+    except OmegaConfBaseException as error:
+        raise TandemError(f"tandem {command}: {_one_line(error)}") from error
     if missing:
         wanted = " ".join(f"{key}=..." for key in missing)
         raise TandemError(f"tandem {command}: missing {wanted}")
@@ -47,17 +67,29 @@ def parse(command: str, argv: Sequence[str], doc: str):
 
 
 def compose(command: str, overrides: Sequence[str]):
-    """The DictConfig of ``conf/<command>.yaml`` with overrides; see :func:`parse` for errors."""
+    """The DictConfig of ``conf/<command>.yaml`` with overrides; see :func:`parse` for errors.
+
+    Hydra composes the groups. Keys are set here: Hydra would take a key for a group wherever a folder of
+    that name exists, so `policy=<dir>` of one command would clash with the group `policy` of another.
+    """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
     from hydra.errors import HydraException
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    where = f"tandem {command}"
     with initialize_config_module(CONF_MODULE, version_base="1.3"):
         try:
-            config = hydra_compose(command, overrides=list(overrides))
+            defaults = hydra_compose(command, return_hydra_config=True)
+            groups = list(defaults.hydra.runtime.choices)
+            choices, changes = _sort(where, overrides, [name for name in groups if not name.startswith("hydra/")])
+            config = hydra_compose(command, overrides=choices)
+            for change in changes:
+                _check(where, config, change, groups)
+                OmegaConf.update(config, change.key, change.value, merge=True, force_add=change.added)
         except (HydraException, OmegaConfBaseException) as error:
-            raise _explain(command, overrides, error) from error
+            raise TandemError(f"{where}: {_one_line(error)}") from error
     return config
 
 
@@ -79,46 +111,104 @@ def _walk(group: str, prefix: str) -> Iterator[str]:
             yield prefix + item.name.removesuffix(".yaml")
 
 
-def _explain(command: str, overrides: Sequence[str], error: Exception) -> TandemError:
-    """One line that names the override at fault and the nearest allowed name."""
+def _sort(where: str, overrides: Sequence[str], groups: Sequence[str]) -> tuple[list[str], list[_Change]]:
+    """Choices of groups for Hydra, and changes of keys."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    choices, changes = [], []
+    for text in overrides:
+        if "=" not in text or text.startswith(("-", "~", "=")):
+            raise TandemError(f"{where}: '{text}' is not of the form key=value")
+        try:
+            parsed = parser.parse_override(text)
+        except HydraException as error:
+            raise TandemError(f"{where}: '{text}' cannot be read (quote odd characters: key='\"a=b\"')") from error
+        if parsed.is_sweep_override():
+            raise TandemError(f"{where}: '{text}' holds several values (allowed: one, or a list key='[a,b]')")
+        if parsed.key_or_group in groups:
+            option = str(parsed.value())
+            if option not in group_options(parsed.key_or_group):
+                raise unknown(f"{where}: {parsed.key_or_group}", option, group_options(parsed.key_or_group))
+            choices.append(text)
+        else:
+            changes.append(_Change(text, parsed.key_or_group, parsed.value(), parsed.is_add()))
+    return choices, changes
+
+
+def _check(where: str, config, change: _Change, groups: Sequence[str]) -> None:
+    """Raises TandemError unless the key exists and the value has the type of its default."""
     from omegaconf import DictConfig, OmegaConf
 
-    where = f"tandem {command}"
-    keys: list[str] = []
-    for override in overrides:
-        name, sign, value = override.partition("=")
-        if not sign:
-            return TandemError(f"{where}: '{override}' is not of the form key=value")
-        key = name.lstrip("+~")
-        options = group_options(key)
-        if options:
-            if value not in options:
-                return unknown(f"{where}: {key}", value, options)
-            continue
-        if not keys:
-            keys = list(_flatten(compose(command, []))) if overrides else []
-        if key not in keys and not name.startswith("+"):
-            return unknown(where, key, keys + _groups(command))
-        try:
-            whole = compose(command, [])
-            OmegaConf.update(whole, key, value, merge=True)
-            assert isinstance(whole, DictConfig)
-        except Exception as cause:
-            return TandemError(f"{where}: {override}: {str(cause).splitlines()[0]}")
-    return TandemError(f"{where}: {' '.join(str(error).split())[:300]}")
+    keys = list(_flatten(config))
+    parent = change.key.rpartition(".")[0]
+    inside = bool(parent) and parent in keys and isinstance(OmegaConf.select(config, parent), DictConfig)
+    if change.key not in keys:
+        if change.added and inside:
+            return
+        siblings = [key for key in keys if inside and key.rpartition(".")[0] == parent]
+        top = sorted({key.split(".")[0] for key in keys} | {name for name in groups if not name.startswith("hydra/")})
+        near = get_close_matches(change.key, keys + top, n=1, cutoff=0.5)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise TandemError(f"{where}: unknown name '{change.key}'{hint} (allowed: {', '.join(siblings or top)})")
+    _check_type(where, change.key, _default(config, change.key), change.value)
 
 
-def _groups(command: str) -> list[str]:
-    from importlib.resources import files
+def _default(config, key: str) -> Any:
+    from omegaconf import OmegaConf
 
-    return [item.name for item in files(CONF_MODULE).iterdir() if item.is_dir() and not item.name.startswith("_")]
+    if OmegaConf.is_missing(config, key) or key in OmegaConf.missing_keys(config):
+        return None
+    value = OmegaConf.select(config, key)
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def _check_type(where: str, key: str, default: Any, value: Any) -> None:
+    if default is None or default == "???" or (isinstance(value, str) and "${" in value):
+        return
+    if isinstance(default, Mapping):
+        if not isinstance(value, Mapping):
+            first = next(iter(default), "name")
+            raise TandemError(
+                f"{where}: {key} is a group of keys, not '{value}' (allowed: {key}.{first}=..., and so on)"
+            )
+        for name, inner in value.items():
+            if name not in default:
+                raise unknown(f"{where}: {key}", str(name), [str(known) for known in default])
+            _check_type(where, f"{key}.{name}", default[name], inner)
+        return
+    for kind, article in (
+        (bool, "true or false"),
+        (int, "a whole number"),
+        (float, "a number"),
+        (list, "a list [a,b]"),
+    ):
+        if isinstance(default, kind):
+            fine = isinstance(value, (int, float) if kind is float else kind)
+            if not fine or (isinstance(value, bool) and kind is not bool):
+                shown = "null" if value is None else f"'{value}'"
+                raise TandemError(f"{where}: {key} is {shown} (allowed: {article}, such as {_shown(default)})")
+            return
+    if isinstance(default, str) and (value is None or isinstance(value, Mapping | list)):
+        raise TandemError(
+            f"{where}: {key} is {'null' if value is None else value} (allowed: a text, such as '{default}')"
+        )
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _flatten(config, prefix: str = "") -> Iterator[str]:
-    from omegaconf import DictConfig
+    from omegaconf import DictConfig, OmegaConf
 
     for key in config:
         name = f"{prefix}{key}"
         yield name
-        if not config._is_missing(key) and isinstance(config._get_node(key), DictConfig):
+        if not OmegaConf.is_missing(config, key) and isinstance(config[key], DictConfig):
             yield from _flatten(config[key], name + ".")

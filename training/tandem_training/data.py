@@ -1,0 +1,223 @@
+"""Stores to training windows: which frames teach what, chunks with padding, splits and order.
+
+Everything is held in memory as it is stored (images uint8) and indexed whole; BlockFind's 5000 frames are 60 MB. What
+does not fit comes through the same seam later: a stage only asks for the batch of an index.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tandem_datasets.embodiment import Embodiment
+from tandem_datasets.errors import TandemError
+from tandem_datasets.frames import Source
+
+_MOST_MEMORY = 0.8  # of what is free
+
+
+class Origin(IntEnum):
+    """Where a frame's target comes from."""
+
+    NONE = 0  # nothing to learn from: a policy acted, or nobody, and no expert was asked
+    EXECUTED = 1  # an expert or a person acted
+    LABEL = 2  # what an expert would have done
+
+
+@dataclass(frozen=True)
+class Frames:
+    """All frames of one or several stores, N in total, in the order of the stores."""
+
+    embodiment: Embodiment
+    images: Mapping[str, np.ndarray]  # per camera (N, H, W, C), the camera's dtype
+    state: np.ndarray  # (N, S) float32, units
+    target: np.ndarray  # (N, A) float32, units; undefined where origin is NONE
+    origin: np.ndarray  # (N,) Origin
+    episode: np.ndarray  # (N,) int64, counted over all stores
+    instruction: np.ndarray  # (N,) int64, an index into instructions
+    instructions: tuple[str, ...]
+    run_end: np.ndarray  # (N,) int64, one past the last frame of the run; see :func:`runs`
+
+    @property
+    def usable(self) -> np.ndarray:
+        """Indices of the frames that have a target."""
+        return np.flatnonzero(self.origin != Origin.NONE)
+
+    def windows(self, indices: np.ndarray, chunk: int) -> tuple[np.ndarray, np.ndarray]:
+        """Chunks (B, K, A) float32 that begin at ``indices``, and which of their actions are padding, bool (B, K).
+
+        A chunk never leaves its run; padding repeats the run's last action.
+        """
+        ahead = indices[:, None] + np.arange(chunk)
+        ends = self.run_end[indices][:, None]
+        return self.target[np.minimum(ahead, ends - 1)], ahead >= ends
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices of usable frames to learn from and to validate on."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    train_episodes: int
+    validation_episodes: int
+    shared: bool  # there is only one episode: it is both
+
+
+def load_frames(paths: Sequence[str | Path], where: str = "data") -> tuple[Frames, str]:
+    """All committed frames of the stores, and a digest of their content.
+
+    Raises:
+        TandemError: a store is missing, damaged or empty, embodiments differ, nothing in them has a target, or they
+            do not fit into memory.
+    """
+    from tandem_datasets.store import Store
+
+    if not paths:
+        raise TandemError(f"{where}: no store (allowed: data=<store>, or data='[a,b]')")
+    stores = [Store(path) for path in paths]
+    embodiment = stores[0].embodiment
+    for path, store in zip(paths, stores, strict=True):
+        if store.n_frames == 0:
+            raise TandemError(f"{where}: {path} is empty (allowed: at least one episode)")
+        if store.embodiment != embodiment:
+            difference = first_difference(embodiment.to_dict(), store.embodiment.to_dict())
+            raise TandemError(f"{where}: {path} is of another embodiment than {paths[0]}: {difference}")
+    _check_memory(embodiment, sum(store.n_frames for store in stores), where)
+    parts = [_read(store) for store in stores]
+    whole = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    lengths = [np.diff(np.asarray(store.episode_ends), prepend=0) for store in stores]
+    del parts  # before more is made of it
+    episode = np.repeat(np.arange(sum(map(len, lengths))), np.concatenate(lengths))
+    instructions = sorted({text for store in stores for text in store.instructions})
+    places = {text: place for place, text in enumerate(instructions)}
+    codes = [np.array([places[text] for text in store.instructions], np.int64) for store in stores]
+    raw = np.split(whole["instruction"], np.cumsum([store.n_frames for store in stores[:-1]]))
+    instruction = np.concatenate([table[code] for table, code in zip(codes, raw, strict=True)])
+    target, origin = targets(whole["action"], whole["action_label"], whole["has_label"], whole["source"])
+    if not (origin != Origin.NONE).any():
+        raise TandemError(
+            f"{where}: none of {len(origin)} frames has a target (wanted: expert or person acting, or labels)"
+        )
+    frames = Frames(
+        embodiment=embodiment,
+        images={camera.name: whole[camera.name] for camera in embodiment.cameras},
+        state=whole["state"],
+        target=target,
+        origin=origin,
+        episode=episode,
+        instruction=instruction,
+        instructions=tuple(instructions),
+        run_end=runs(origin, episode, instruction),
+    )
+    return frames, "+".join(str(store.digest) for store in stores)
+
+
+def targets(
+    action: np.ndarray, label: np.ndarray, has_label: np.ndarray, source: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What each frame teaches, (N, A), and its :class:`Origin`, (N,).
+
+    A label where there is one, else what an expert or a person really did. What a policy did teaches nothing.
+    """
+    acted = np.isin(source, (Source.EXPERT, Source.PERSON))
+    origin = np.where(has_label, Origin.LABEL, np.where(acted, Origin.EXECUTED, Origin.NONE))
+    return np.where(has_label[:, None], label, action), origin
+
+
+def runs(origin: np.ndarray, episode: np.ndarray, instruction: np.ndarray) -> np.ndarray:
+    """Per frame one past the last frame that a chunk from it may reach, int64 (N,).
+
+    A run is a stretch of one episode with targets of one origin and one instruction: a label answers the frame that it
+    stands on, so it does not continue what was executed, nor does an action for the next instruction.
+    """
+    count = len(origin)
+    changes = np.zeros(max(count - 1, 0), bool)
+    for column in (origin, episode, instruction):
+        changes |= column[1:] != column[:-1]
+    ends = np.append(np.flatnonzero(changes) + 1, count)
+    return ends[np.searchsorted(ends, np.arange(count), side="right")]
+
+
+def split_episodes(frames: Frames, fraction: float, seed: int) -> Split:
+    """Whole episodes to either side: about ``fraction`` of them, at least one, to validate on."""
+    usable = frames.usable
+    owners = frames.episode[usable]
+    episodes = np.unique(owners)
+    if len(episodes) == 1:
+        return Split(usable, usable, 1, 1, shared=True)
+    count = min(max(1, round(fraction * len(episodes))), len(episodes) - 1)
+    held = np.random.default_rng([seed, 1]).permutation(episodes)[:count]
+    outside = np.isin(owners, held)
+    return Split(usable[~outside], usable[outside], len(episodes) - count, count, shared=False)
+
+
+def statistics(frames: Frames, indices: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    """Mean, std, min and max of state and target over some frames, float32, in units."""
+    columns = {"state": frames.state[indices], "action": frames.target[indices]}
+    return {
+        key: {
+            "mean": values.mean(0, dtype=np.float64).astype(np.float32),
+            "std": values.std(0, dtype=np.float64).astype(np.float32),
+            "min": values.min(0),
+            "max": values.max(0),
+        }
+        for key, values in columns.items()
+    }
+
+
+class Order:
+    """An endless shuffled order of samples; which ones batch ``index`` holds depends on the seed and the index only.
+
+    Every epoch is a permutation of its own, and batches run across their borders.
+    """
+
+    def __init__(self, samples: np.ndarray, batch_size: int, seed: int) -> None:
+        self._samples, self._size, self._seed = samples, batch_size, seed
+        self._epochs: dict[int, np.ndarray] = {}
+
+    def __call__(self, index: int) -> np.ndarray:
+        """The samples of batch ``index``, shape (batch_size,)."""
+        places = np.arange(index * self._size, (index + 1) * self._size)
+        epochs, offsets = np.divmod(places, len(self._samples))
+        wanted = range(int(epochs[0]), int(epochs[-1]) + 1)
+        self._epochs = {
+            epoch: self._epochs[epoch] if epoch in self._epochs else self._shuffled(epoch) for epoch in wanted
+        }
+        return np.concatenate([self._epochs[epoch][offsets[epochs == epoch]] for epoch in wanted])
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self._seed, 2, epoch]).permutation(self._samples)
+
+
+def first_difference(one: Any, other: Any, path: str = "") -> str:
+    """Where two plain JSON values first differ, as ``action[0].high is 1.0, not 2.0``."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        pairs = [(f"{path}.{key}" if path else key, one[key], other[key]) for key in one]
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        pairs = [(f"{path}[{place}]", *both) for place, both in enumerate(zip(one, other, strict=True))]
+    elif isinstance(one, list) and isinstance(other, list):
+        return f"{path} has {len(other)} entries, not {len(one)}"
+    else:
+        return f"{path} is {other!r:.80}, not {one!r:.80}"
+    return next((first_difference(left, right, at) for at, left, right in pairs if left != right), "")
+
+
+def _read(store: Any) -> dict[str, np.ndarray]:
+    keys = ["state", "action", "action_label", "has_label", "source", "instruction"]
+    return {key: store.load(key) for key in (*(camera.name for camera in store.embodiment.cameras), *keys)}
+
+
+def _check_memory(embodiment: Embodiment, frames: int, where: str) -> None:
+    import psutil
+
+    images = sum(int(np.prod(camera.shape)) * camera.dtype.itemsize for camera in embodiment.cameras)
+    wanted, free = 2 * frames * images, psutil.virtual_memory().available  # twice, while stores are joined
+    if wanted > _MOST_MEMORY * free:
+        raise TandemError(
+            f"{where}: {frames} frames need {wanted / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free "
+            "(allowed: fewer or smaller stores)"
+        )

@@ -1,0 +1,57 @@
+"""The resume folder ``last``: everything that the next step depends on, and what it must be resumed with."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tandem_datasets.errors import TandemError
+from tandem_training.engine.folder import publish, recover
+
+LAST = "last"
+_TENSORS = "resume.pt"
+_PROGRESS = "progress.json"
+
+
+@dataclass
+class Progress:
+    """How far a training is. All randomness derives from the seed and the step, so there is none to keep."""
+
+    step: int = 0  # optimizer steps done
+    seconds: float = 0.0  # wall time spent on them, over all resumed runs
+    first_step_s: float = 0.0  # command to first step, of the first run
+    val: dict[str, float] = field(default_factory=dict)  # the newest validation
+    best_step: int = 0
+    best: dict[str, float] = field(default_factory=dict)  # the best validation
+
+
+def write_checkpoint(out: Path, progress: Progress, tensors: Mapping[str, Any]) -> None:
+    """Replaces ``<out>/last``; a kill at any moment leaves the previous one."""
+
+    def write(folder: Path) -> None:
+        torch.save(dict(tensors), folder / _TENSORS)
+        (folder / _PROGRESS).write_text(json.dumps(asdict(progress), indent=2))
+
+    publish(out / LAST, write)
+
+
+def read_checkpoint(out: Path) -> tuple[Progress, dict[str, Any]] | None:
+    """What ``<out>/last`` holds, on the CPU, or None if there is none yet.
+
+    Raises:
+        TandemError: it is damaged.
+    """
+    folder = out / LAST
+    recover(folder)
+    if not folder.exists():
+        return None
+    try:
+        progress = Progress(**json.loads((folder / _PROGRESS).read_text()))
+        tensors = torch.load(folder / _TENSORS, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises nearly anything on damaged files
+        reason = str(error).split("\n", 1)[0][:120]
+        raise TandemError(f"{folder}: damaged checkpoint ({reason}); remove the folder to begin anew") from error
+    return progress, tensors

@@ -1,0 +1,55 @@
+"""The accelerator: device, precision and processes, by Hugging Face accelerate."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from tandem_datasets.errors import TandemError, unknown
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def make_accelerator(device: str, precision: str, where: str) -> Accelerator:
+    """An accelerator on ``device``; under ``accelerate launch`` one of several.
+
+    Raises:
+        TandemError: no such device, or not on this machine.
+    """
+    if device not in DEVICES:
+        raise unknown(f"{where}: device", device, DEVICES)
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present.get(device, True):
+        there = ", ".join(["auto", "cpu", *(name for name, fine in present.items() if fine)])
+        raise TandemError(f"{where}: device={device} is not on this machine (allowed here: {there})")
+    if "WORLD_SIZE" not in os.environ:  # a second training in this process may want another device or precision
+        AcceleratorState._reset_state(reset_partial_state=True)
+    mixed = "bf16" if precision == "bf16" else "no"
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=mixed)
+    if device not in ("auto", accelerator.device.type):
+        raise TandemError(f"{where}: device={device}, but accelerate chose {accelerator.device.type} (allowed: auto)")
+    return accelerator
+
+
+@contextmanager
+def cpu_threads(count: int | None) -> Iterator[int]:
+    """torch's CPU threads inside the block: ``count``, or one per core that this process may use.
+
+    Set explicitly, because a policy that was opened before in this process may have left another number.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or _cores())
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+def _cores() -> int:
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdigit() and int(asked) > 0:
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
