@@ -1,6 +1,7 @@
 """Builds what the real ``ros2 launch`` runs from the same graph that ``tandem launch`` starts.
 
-Needs the packages ``launch`` and ``launch_ros`` of a ROS 2 installation; nothing else here imports it.
+Needs the packages ``launch`` and ``launch_ros`` of a ROS 2 installation; nothing else here imports it. Type checkers at
+the repository's root take its folder ``launch`` for the package, hence the ignored attributes.
 """
 
 import sys
@@ -15,14 +16,14 @@ if TYPE_CHECKING:
     from launch.events.process import ProcessExited
     from launch_ros.parameter_descriptions import ParameterValue
 
-    from launch import Action, LaunchContext, LaunchDescription  # type: ignore[attr-defined]  # not our folder of that name
+    from launch import Action, LaunchContext, LaunchDescription  # type: ignore[attr-defined]
 
 
 def describe(name: str) -> "LaunchDescription":
     """The launch description of the launch file called ``name``: its arguments, then its nodes."""
     from launch.actions import OpaqueFunction
 
-    from launch import LaunchDescription
+    from launch import LaunchDescription  # type: ignore[attr-defined]
 
     file = launch_file(name)
     declared = [_declare(argument) for argument in file.arguments]
