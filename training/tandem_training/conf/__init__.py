@@ -1,0 +1,1 @@
+"""Hydra's configuration tree: `<command>.yaml` and one folder per group. Data only."""
