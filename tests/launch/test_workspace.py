@@ -11,6 +11,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tandem_ros.domain import claim
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("tandem_ros", "tandem_bringup")
 NODES = ("simulation", "policy", "recorder", "episodes")
@@ -41,7 +43,7 @@ def test_the_ament_index_knows_both_packages(install: Path) -> None:
 
 
 def test_the_nodes_are_executables_that_start(install: Path) -> None:
-    """Run with the colcon-installed code first on the path; a node that is asked nothing sensible says so and ends."""
+    """With the colcon-installed code first on the path; a simulation of nothing says so and ends."""
     folder = install / "tandem_ros" / "lib" / "tandem_ros"
     assert {path.name for path in folder.iterdir()} == set(NODES)
     assert all(os.access(folder / name, os.X_OK) for name in NODES)
@@ -49,6 +51,14 @@ def test_the_nodes_are_executables_that_start(install: Path) -> None:
     assert (installed / "tandem_ros" / "fastdds.xml").is_file()
     for name in NODES:
         assert (installed / "tandem_ros" / "nodes" / f"{name}.py").is_file()
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    with claim() as domain_id:
+        environment["ROS_DOMAIN_ID"] = str(domain_id)
+        done = subprocess.run(
+            [folder / "simulation"], env=environment, capture_output=True, text=True, check=False, timeout=30
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: environment: unknown name ''")
 
 
 def test_the_launch_files_are_installed(install: Path) -> None:

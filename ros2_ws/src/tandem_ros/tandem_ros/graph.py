@@ -6,7 +6,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,46 +122,28 @@ def rollout(
 
         embodiment = embodiment_of(env)
     contract = json.dumps(embodiment.to_dict())
-    namespace = normal_namespace(namespace)
-
-    def nodes() -> Iterator[Node]:
-        expert = policy == EXPERT
-        yield Node(
-            "tandem_ros.nodes.simulation",
-            "simulation",
-            namespace,
-            {
-                "env_id": env.id,
-                "env_options": json.dumps(dict(env.options)),
-                "mode": mode,
-                "label": label,
-                "expert": expert,
-            },
-        )
-        if not expert:
-            yield Node(
-                "tandem_ros.nodes.policy",
-                "policy",
-                namespace,
-                {"path": policy, "device": device, "threads": threads, "embodiment": contract, "autostart": True},
-                lifecycle=True,
-            )
-        if record is not None:
-            yield Node(
-                "tandem_ros.nodes.recorder",
-                "recorder",
-                namespace,
-                {"store": str(record), "embodiment": contract},
-            )
-        yield Node(
-            "tandem_ros.nodes.episodes",
-            "episodes",
-            namespace,
-            {"episodes": episodes, "seed": seed, "record": record is not None},
-            ends=True,
-        )
-
-    return Graph(tuple(nodes()), namespace, domain)
+    place = normal_namespace(namespace)
+    expert = policy == EXPERT
+    observers = [name for name, wanted in (("policy", not expert), ("recorder", record is not None)) if wanted]
+    simulation: dict[str, Value] = {
+        "env_id": env.id,
+        "env_options": json.dumps(dict(env.options)),
+        "mode": mode,
+        "label": label,
+        "expert": expert,
+        "listeners": ",".join(observers),
+    }
+    nodes = [Node("tandem_ros.nodes.simulation", "simulation", place, simulation)]
+    if not expert:
+        served: dict[str, Value] = {"path": policy, "device": device, "threads": threads, "mode": mode}
+        served |= {"embodiment": contract, "autostart": True}
+        nodes.append(Node("tandem_ros.nodes.policy", "policy", place, served, lifecycle=True))
+    if record is not None:
+        recorded: dict[str, Value] = {"store": str(record), "embodiment": contract, "label": label}
+        nodes.append(Node("tandem_ros.nodes.recorder", "recorder", place, recorded))
+    wanted: dict[str, Value] = {"episodes": episodes, "seed": seed, "record": record is not None}
+    nodes.append(Node("tandem_ros.nodes.episodes", "episodes", place, wanted, ends=True))
+    return Graph(tuple(nodes), place, domain)
 
 
 def normal_namespace(text: str) -> str:
@@ -184,7 +166,7 @@ def _rollout_arguments() -> tuple[Argument, ...]:
         Argument("device", "where the policy computes: cpu, cuda, mps or auto", "cpu"),
         Argument("threads", "threads of the policy's network", "1"),
         Argument("namespace", "ROS namespace of all nodes", ""),
-        Argument("domain", "ROS domain, 0..232; empty: ROS_DOMAIN_ID, else a free one", ""),
+        Argument("domain", "ROS domain, 0..232; empty: ROS_DOMAIN_ID (tandem launch: else a free one)", ""),
     )
 
 

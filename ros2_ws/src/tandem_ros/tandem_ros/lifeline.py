@@ -44,7 +44,10 @@ def main() -> None:
     """Runs ``sys.argv[1]`` as ``python -m`` would, under the lifeline."""
     watch_parent()
     sys.argv = sys.argv[1:]
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    except KeyboardInterrupt:  # told to stop while it still imports: no traceback
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -69,8 +69,8 @@ def _usage(files: "Mapping[str, LaunchFile]") -> str:
 def _show(file: "LaunchFile") -> str:
     lines = ["Arguments (pass arguments as '<name>:=<value>'):"]
     for argument in file.arguments:
-        choices = f" Valid choices are: {list(argument.choices)}" if argument.choices else ""
-        lines += ["", f"    '{argument.name}':", f"        {argument.help}.{choices}"]
+        choices = f". Valid choices are: {list(argument.choices)}" if argument.choices else ""
+        lines += ["", f"    '{argument.name}':", f"        {argument.help}{choices}"]
         if argument.default is not None:
             lines.append(f"        (default: '{argument.default}')")
     return "\n".join(lines)
