@@ -130,13 +130,17 @@ def test_a_node_that_is_not_required_may_leave(make_node: MakeNode) -> None:
         assert supervisor.poll()
 
 
-def test_a_node_that_will_not_stop_is_killed_with_its_children(make_node: MakeNode) -> None:
+def test_a_node_that_will_not_stop_is_killed_with_its_children(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tandem_ros.supervisor._INTERRUPT_S", 0.5)
+    monkeypatch.setattr("tandem_ros.supervisor._TERMINATE_S", 0.3)
     echo = io.StringIO()
     with Supervisor(Graph((make_node("stubborn", STUBBORN),)), domain_id=1, echo=echo) as supervisor:
         assert heard(echo, "started")
         pids = [supervisor.pids["stubborn"], int(echo.getvalue().split()[-1])]
         began = time.monotonic()
-    assert time.monotonic() - began < 6
+    assert 0.8 <= time.monotonic() - began < 3
     assert gone_within(pids, 1)
 
 

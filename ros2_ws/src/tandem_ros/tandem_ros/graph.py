@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError, unknown
@@ -105,6 +106,7 @@ def rollout(
     seed: int = 0,
     record: Path | None = None,
     label: bool = False,
+    provenance: Mapping[str, Any] | None = None,
     device: str = "cpu",
     threads: int = 1,
     namespace: str = "",
@@ -116,6 +118,7 @@ def rollout(
         embodiment: the environment's; made from it if not given.
         record: store to append every episode to.
         label: also ask the expert at each step.
+        provenance: what to write down with each recorded episode; plain JSON types.
     """
     if embodiment is None:
         from tandem_sim.registry import embodiment as embodiment_of
@@ -141,7 +144,14 @@ def rollout(
     if record is not None:
         recorded: dict[str, Value] = {"store": str(record), "embodiment": contract, "label": label}
         nodes.append(Node("tandem_ros.nodes.recorder", "recorder", place, recorded))
-    wanted: dict[str, Value] = {"episodes": episodes, "seed": seed, "record": record is not None}
+    wanted: dict[str, Value] = {
+        "episodes": episodes,
+        "seed": seed,
+        "env_id": env.id,
+        "policy": not expert,
+        "record": record is not None,
+        "provenance": json.dumps(dict(provenance or {})),
+    }
     nodes.append(Node("tandem_ros.nodes.episodes", "episodes", place, wanted, ends=True))
     return Graph(tuple(nodes), place, domain)
 
@@ -182,6 +192,7 @@ def _environment(name: str, env_id: str, summary: str) -> LaunchFile:
             episodes=_integer(where, "episodes", values["episodes"], 1, 1_000_000),
             seed=_integer(where, "seed", values["seed"], 0, 2**31 - 1),
             record=Path(values["record"]).expanduser().absolute() if values["record"] else None,
+            provenance={"policy": values["policy"]},
             label=_TRUTH[values["label"]],
             device=values["device"],
             threads=_integer(where, "threads", values["threads"], 1, 1024),
