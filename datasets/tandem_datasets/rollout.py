@@ -54,5 +54,4 @@ class EpisodeResult:
 class RolloutBackend(Protocol):
     """Runs the episodes in order of index; calls ``on_episode`` after each, committed ones only."""
 
-    def __call__(self, request: RolloutRequest, on_episode: Callable[[EpisodeResult], None]) -> list[EpisodeResult]:
-        ...
+    def __call__(self, request: RolloutRequest, on_episode: Callable[[EpisodeResult], None]) -> list[EpisodeResult]: ...

@@ -1,0 +1,154 @@
+"""The reader of an episode store. Opening one reads three small files; everything else is read when asked for."""
+
+import hashlib
+import os
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from tandem_datasets.episode import frames_from_arrays, info_from_json
+from tandem_datasets.errors import TandemError, unknown
+from tandem_datasets.frames import EpisodeInfo, Frame
+from tandem_datasets.layout import EPISODE_NUMBERS, INFO, INFO_ENDS, INSTRUCTIONS, Column, frame_columns
+from tandem_datasets.reading import read_array, read_declared, read_ends, read_root, read_texts
+
+
+class Store:
+    """Committed episodes of one store, as they were when it was opened or last refreshed.
+
+    A recorder may go on writing meanwhile. Objects can be pickled into worker processes.
+
+    Raises:
+        TandemError: from any member: there is no store, it is damaged, foreign or of a newer schema.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).absolute()
+        self._where = f"store {path}"
+        self._root = str(self.path)
+        self.embodiment, codec = read_root(self._root, self._where)
+        self.codec = codec.name
+        self._columns = frame_columns(self.embodiment, codec)
+        self._checked: set[str] = set()  # columns whose zarr.json was found right
+        self._ends = np.zeros(0, np.int64)
+        self.refresh()
+
+    def refresh(self) -> int:
+        """Takes in what was committed since; returns the number of new episodes."""
+        ends = read_ends(self._root, self._where)
+        known = len(self._ends)
+        if len(ends) < known or (ends[:known] != self._ends).any():
+            raise TandemError(f"{self._where}: it was replaced by another while it was open")
+        ends.setflags(write=False)
+        self._ends = ends
+        self._instructions: list[str] | None = None
+        self._digest: str | None = None
+        return len(ends) - known
+
+    @property
+    def n_episodes(self) -> int:
+        return len(self._ends)
+
+    @property
+    def n_frames(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    @property
+    def episode_ends(self) -> np.ndarray:
+        """Cumulative frame counts, int64 (N,), read-only: episode i has rows ``ends[i-1]..ends[i]-1``."""
+        return self._ends
+
+    @property
+    def keys(self) -> list[str]:
+        """What :meth:`load` takes."""
+        return list(self._columns)
+
+    @property
+    def instructions(self) -> list[str]:
+        """Wordings by their code in ``load("instruction")``; some may be unused."""
+        if self._instructions is None:
+            rows = read_declared(self._root, INSTRUCTIONS, self._where)
+            self._instructions = read_texts(self._root, INSTRUCTIONS, 0, rows, self._where)
+        return self._instructions
+
+    @property
+    def digest(self) -> str:
+        """A short hash of embodiment, episode uuids, numbers and ends: it names the committed content."""
+        if self._digest is None:
+            parts = hashlib.sha256(self.embodiment.digest.encode())
+            parts.update(self._ends.astype("<i8").tobytes())
+            for column in EPISODE_NUMBERS:
+                parts.update(self._read(column, 0, self.n_episodes).tobytes())
+            for info in self.infos():
+                parts.update(f"{info.uuid}\n".encode())
+            self._digest = parts.hexdigest()[:16]
+        return self._digest
+
+    def load(self, key: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Committed rows of ``data/<key>`` as one array (T, ...); all of them, or rows ``start..stop-1``."""
+        column = self._columns.get(key.removeprefix("data/"))
+        if column is None:
+            raise unknown(f"{self._where}: load", key, self._columns)
+        stop = self.n_frames if stop is None else stop
+        if not 0 <= start <= stop <= self.n_frames:
+            raise TandemError(f"{self._where}: rows {start}..{stop} (allowed: within 0..{self.n_frames})")
+        return self._read(column, start, stop)
+
+    def load_episodes(self, key: str) -> np.ndarray:
+        """One number per committed episode, (N,): ``seed``, ``success``, ``begin_ns`` or ``end_ns``."""
+        columns = {column.key.removeprefix("meta/"): column for column in EPISODE_NUMBERS}
+        if key not in columns:
+            raise unknown(f"{self._where}: load_episodes", key, columns)
+        return self._read(columns[key], 0, self.n_episodes)
+
+    def episode_slice(self, episode: int) -> slice:
+        """The episode's rows."""
+        if not 0 <= episode < self.n_episodes:
+            raise TandemError(f"{self._where}: no episode {episode} (allowed: 0..{self.n_episodes - 1})")
+        return slice(int(self._ends[episode - 1]) if episode else 0, int(self._ends[episode]))
+
+    def info(self, episode: int) -> EpisodeInfo:
+        """The facts of one episode."""
+        self.episode_slice(episode)
+        return self._infos(episode, episode + 1)[0]
+
+    def infos(self) -> list[EpisodeInfo]:
+        """The facts of all episodes."""
+        return self._infos(0, self.n_episodes)
+
+    def frames(self, episode: int) -> list[Frame]:
+        """The steps of one episode as they were recorded, every stream with its own stamp."""
+        rows = self.episode_slice(episode)
+        arrays = {key: self.load(key, rows.start, rows.stop) for key in self._columns}
+        return frames_from_arrays(self.embodiment, arrays, self.instructions, f"{self._where}: episode {episode}")
+
+    def _infos(self, start: int, stop: int) -> list[EpisodeInfo]:
+        numbers = {
+            column.key.removeprefix("meta/"): self._read(column, start, stop).tolist() for column in EPISODE_NUMBERS
+        }
+        texts = self._info_texts(start, stop)
+        return [
+            info_from_json(
+                text, {key: values[k] for key, values in numbers.items()}, f"{self._where}: episode {start + k}"
+            )
+            for k, text in enumerate(texts)
+        ]
+
+    def _info_texts(self, start: int, stop: int) -> list[bytes]:
+        first = max(start - 1, 0)  # the end of the episode before is this one's begin
+        ends = self._read(INFO_ENDS, first, stop).tolist()
+        bounds = ends if start else [0, *ends]
+        if bounds != sorted(bounds) or bounds[0] < 0:
+            raise TandemError(f"{self._where}: {INFO_ENDS.key} is damaged (allowed: growing counts)")
+        text = self._read(INFO, bounds[0], bounds[-1]).tobytes()
+        return [text[a - bounds[0] : b - bounds[0]] for a, b in pairwise(bounds)]
+
+    def _read(self, column: Column, start: int, stop: int) -> np.ndarray:
+        self._check(column)
+        return read_array(self._root, column, start, stop, self._where)
+
+    def _check(self, column: Column) -> None:
+        if column.key not in self._checked:
+            read_declared(self._root, column, self._where)
+            self._checked.add(column.key)
