@@ -3,7 +3,7 @@
     tandem doctor
     tandem doctor json=true           # the same for programs, on standard output
     tandem doctor out=outputs/doctor  # and as <out>/metrics.json
-    tandem doctor training=false      # without the short training that estimates the time of a full one
+    tandem doctor skip='[training]'   # without the short training that estimates the time of a full one
 
 Exits 0 when the loop can run here (limits are listed), 1 when something that it needs is broken.
 """
@@ -27,7 +27,7 @@ def _examine(argv: list[str]) -> int:
     if config is None:
         return 0
     out = claim_out(config.out, "doctor", "doctor") if config.out else None
-    findings = examine(without=() if config.training else ("training",))
+    findings = examine(skip=list(config.skip))
     facts = summary(findings)
     if config.json:
         import json

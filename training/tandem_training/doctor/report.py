@@ -5,7 +5,7 @@ from dataclasses import asdict
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from tandem_datasets.errors import TandemError
+from tandem_datasets.errors import TandemError, unknown
 from tandem_datasets.health import Finding, Health
 from tandem_training.results import machine
 
@@ -13,10 +13,17 @@ GROUP = "tandem.checks"
 _MARKS = {Health.FINE: "[green]fine[/]", Health.LIMITED: "[yellow]limited[/]", Health.BROKEN: "[bold red]broken[/]"}
 
 
-def examine(without: Collection[str] = ()) -> list[Finding]:
-    """What all checks find, one after the other: several measure times, which must not disturb each other."""
-    checks = sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
-    return [finding for entry in checks if entry.name not in without for finding in _run(entry)]
+def examine(skip: Collection[str] = ()) -> list[Finding]:
+    """What all checks find, one after the other: several measure times, which must not disturb each other.
+
+    Raises:
+        TandemError: a name in ``skip`` is no check.
+    """
+    checks = {entry.name: entry for entry in entry_points(group=GROUP)}
+    for name in skip:
+        if name not in checks:
+            raise unknown("tandem doctor: skip", str(name), checks)
+    return [finding for name in sorted(checks) if name not in skip for finding in _run(checks[name])]
 
 
 def _run(entry: EntryPoint) -> list[Finding]:
