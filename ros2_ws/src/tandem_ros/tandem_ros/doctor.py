@@ -48,9 +48,7 @@ def _measure(domain_id: int) -> Finding:
     try:
         answer, complaint = children[1].communicate(timeout=_TIMEOUT_S)
     except subprocess.TimeoutExpired:
-        advice = (
-            "is the loopback interface up, and does a firewall let local UDP through?"
-        )
+        advice = "is the loopback interface up, and does a firewall let local UDP through?"
         return Finding(SUBJECT, Health.BROKEN, f"two processes did not hear each other in {_TIMEOUT_S:g} s", advice)
     finally:
         for child in children:
