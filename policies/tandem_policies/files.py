@@ -1,0 +1,194 @@
+"""A network on disk: one directory in LeRobot's layout, written atomically and read with distrust.
+
+``config.json`` holds ``type``, LeRobot's features, the fields of the type's config and the whole ``embodiment``;
+``model.safetensors`` the weights and the statistics; ``tokenizer.json`` the tokenizer; the two processor files are
+LeRobot's and empty, because normalisation happens inside the network. Pickles are never opened.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from tandem_datasets.embodiment import Embodiment
+from tandem_datasets.errors import TandemError
+from tandem_policies.network import PolicyNetwork
+from tandem_policies.registry import config_class, network_class, policy_types
+from tandem_policies.replacing import replacing_directory
+from tandem_policies.tokenizer import read_tokenizer
+
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+PROCESSORS = ("policy_preprocessor", "policy_postprocessor")
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+_LARGEST_CONFIG_BYTES = 4 * 2**20
+
+# What LeRobot's own config base adds; it says nothing about the network.
+_LEROBOT_KEYS = {
+    "n_obs_steps", "device", "use_amp", "use_peft", "push_to_hub", "repo_id", "private", "tags", "license",
+    "pretrained_path", "pretrained_revision", "normalization_mapping",
+}  # fmt: skip
+
+
+def save(network: PolicyNetwork, directory: str | Path) -> Path:
+    """Writes a policy directory, complete or not at all; an older policy in its place is replaced.
+
+    Raises:
+        TandemError: the place is taken by something that is no policy, or cannot be written.
+    """
+    target = Path(directory)
+    if target.exists() and not (target.is_dir() and ((target / CONFIG).is_file() or not any(target.iterdir()))):
+        raise TandemError(f"{target}: is in use (allowed: a new or empty directory, or an older policy's)")
+    try:
+        with replacing_directory(target) as fresh:
+            _write(network, fresh)
+    except (OSError, SafetensorError) as error:
+        raise TandemError(f"{target}: the policy cannot be written: {error}") from None
+    return target
+
+
+def load_network(directory: str | Path, device: str | torch.device = "cpu") -> PolicyNetwork:
+    """The network of a policy directory, in evaluation mode.
+
+    Its names and shapes are compared with the file's before anything is allocated.
+
+    Raises:
+        TandemError: a file is missing, damaged, pickled or contradicts another; the type is not ours.
+    """
+    path = Path(directory)
+    _refuse_wrong_places(path)
+    config = read_config(path)
+    where = str(path / CONFIG)
+    name = config.pop("type")
+    embodiment = Embodiment.from_dict(config.pop("embodiment"), where)
+    wanted = json.loads(json.dumps(_features(embodiment)))
+    for key, features in wanted.items():
+        if config.pop(key) != features:
+            raise TandemError(f"{where}: {key} contradict the embodiment (wanted: {json.dumps(features)})")
+    own = {key: value for key, value in config.items() if key not in _LEROBOT_KEYS}
+    settings = config_class(name, where).from_dict(own, where)
+    tokenizer = read_tokenizer(path / TOKENIZER)
+    network_type = network_class(name, where)
+    try:
+        with torch.device("meta"):
+            outline = network_type(settings, embodiment, tokenizer).state_dict()
+    except TandemError as error:
+        raise TandemError(f"{where}: {error}") from None
+    _compare(path / WEIGHTS, outline)
+    weights = _read_weights(path / WEIGHTS)
+    with torch.random.fork_rng(devices=[]):  # the throw-away initialisation must not move the caller's randomness
+        network = network_type(settings, embodiment, tokenizer)
+    network.load_state_dict(weights)
+    return network.to(device).eval()
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """``config.json`` of a policy directory, its ``type`` one of ours and the keys that all have present.
+
+    Raises:
+        TandemError: it is missing, no JSON object, of another type, or lacks a key.
+    """
+    file = path / CONFIG
+    if not file.is_file():
+        raise TandemError(f"{path}: no {CONFIG} (wanted: a policy directory with {CONFIG} and {WEIGHTS})")
+    try:
+        if file.stat().st_size > _LARGEST_CONFIG_BYTES:
+            raise TandemError(f"{file}: {file.stat().st_size} bytes (allowed: {_LARGEST_CONFIG_BYTES})")
+        config = json.loads(file.read_text("utf-8"), parse_constant=_refuse_constant)
+    except (OSError, ValueError, RecursionError) as error:
+        raise TandemError(f"{file}: not JSON: {str(error)[:120]}") from None
+    if not isinstance(config, dict):
+        raise TandemError(f"{file}: is a {type(config).__name__} (wanted: an object)")
+    missing = [key for key in ("type", "embodiment", "input_features", "output_features") if key not in config]
+    name = config.get("type")
+    if name is not None and name not in policy_types():
+        ours = ", ".join(policy_types())
+        raise TandemError(
+            f"{file}: type is {name!r:.60} (allowed: {ours}; LeRobot's own policies are not served by this version)"
+        )
+    if missing:
+        raise TandemError(f"{file}: lacks {', '.join(missing)}")
+    return config
+
+
+def _write(network: PolicyNetwork, folder: Path) -> None:
+    config = {
+        "type": network.policy_type,
+        "n_obs_steps": 1,
+        **_features(network.embodiment),
+        "normalization_mapping": dict.fromkeys(("VISUAL", "STATE", "ACTION"), "IDENTITY"),
+        **network.config.to_dict(),
+        "embodiment": network.embodiment.to_dict(),
+    }
+    _write_json(folder / CONFIG, config)
+    for name in PROCESSORS:
+        _write_json(folder / f"{name}.json", {"name": name, "steps": []})
+    (folder / TOKENIZER).write_text(network.tokenizer.text, "utf-8")
+    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
+def _features(embodiment: Embodiment) -> dict[str, dict[str, Any]]:
+    """LeRobot's policy features; images as (C, H, W)."""
+    inputs: dict[str, Any] = {}
+    for camera in embodiment.cameras:
+        height, width, channels = camera.shape
+        inputs[f"observation.images.{camera.name}"] = {"type": "VISUAL", "shape": [channels, height, width]}
+    if embodiment.state:
+        inputs["observation.state"] = {"type": "STATE", "shape": [embodiment.state_dim]}
+    return {
+        "input_features": inputs,
+        "output_features": {"action": {"type": "ACTION", "shape": [embodiment.action_dim]}},
+    }
+
+
+def _refuse_wrong_places(path: Path) -> None:
+    if path.suffix in _PICKLES:
+        raise TandemError(f"{path}: pickled weights are never opened (allowed: a directory with {WEIGHTS})")
+    if not path.is_dir():
+        kind = "is no directory" if path.exists() else "does not exist"
+        raise TandemError(f"{path}: {kind} (wanted: a policy directory with {CONFIG} and {WEIGHTS})")
+    pickles = sorted(item.name for item in path.iterdir() if item.suffix in _PICKLES)
+    if pickles and not (path / WEIGHTS).is_file():
+        raise TandemError(f"{path}: pickled weights ({pickles[0]}) are never opened (allowed: {WEIGHTS})")
+
+
+def _compare(file: Path, outline: Mapping[str, torch.Tensor]) -> None:
+    """Raises TandemError unless the file's header lists exactly the outline's names and shapes, as float32."""
+    wanted = {name: list(value.shape) for name, value in outline.items()}
+    if not file.is_file():
+        raise TandemError(f"{file}: is missing")
+    try:
+        with safe_open(file, "pt") as opened:
+            found = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+            shapes = {name: part.get_shape() for name, part in found.items()}
+            types = {name: part.get_dtype() for name, part in found.items()}
+    except (SafetensorError, OSError) as error:
+        raise TandemError(f"{file}: damaged: {str(error)[:120]}") from None
+    for name in sorted(set(wanted) ^ set(shapes)):
+        raise TandemError(f"{file}: {'lacks' if name in wanted else 'has an unknown'} tensor '{name[:80]}'")
+    for name, shape in wanted.items():
+        if (shapes[name], types[name]) != (shape, "F32"):
+            raise TandemError(f"{file}: tensor '{name}' is {types[name]} {shapes[name]} (wanted: F32 {shape})")
+
+
+def _read_weights(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        weights = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise TandemError(f"{file}: damaged: {str(error)[:120]}") from None
+    for name, value in weights.items():
+        if not torch.isfinite(value).all():
+            raise TandemError(f"{file}: tensor '{name}' holds numbers that are not finite")
+    return weights
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")

@@ -1,0 +1,125 @@
+"""A policy directory made a :class:`tandem_datasets.policy.Policy`: observations in, chunks out."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tandem_datasets.embodiment import Embodiment
+from tandem_datasets.errors import TandemError, unknown
+from tandem_datasets.frames import Observation, check_observation
+from tandem_datasets.policy import NoiseKey
+from tandem_policies.files import WEIGHTS, load_network
+from tandem_policies.network import PolicyNetwork
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+_MOST_INSTRUCTIONS = 1024  # remembered as encoded
+
+
+class TorchPolicy:
+    """A network at work. Equal observations give bit-equal chunks on CPU in batch 1 and with the same thread count."""
+
+    def __init__(self, network: PolicyNetwork, identity: str) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.embodiment: Embodiment = network.embodiment
+        self.chunk_size: int = network.config.chunk_size
+        self.n_action_steps: int = network.config.n_action_steps
+        self.identity = identity
+        self._encoded: dict[str, Tensor] = {}
+
+    def infer(self, observations: Sequence[Observation], keys: Sequence[NoiseKey]) -> np.ndarray:
+        """Chunks float32 (B, K, A) in the embodiment's units, one per observation.
+
+        Raises:
+            TandemError: an observation does not fit the embodiment.
+        """
+        with torch.no_grad():
+            return self.network.predict(self._batch(observations), keys).cpu().numpy()
+
+    def attention(self, observations: Sequence[Observation], camera: str | None = None) -> np.ndarray:
+        """Where it looks in a camera's image (the first one's): float32 (B, rows, columns) of patches."""
+        with torch.no_grad():
+            return self.network.attention(self._batch(observations), camera).cpu().numpy()
+
+    def warm_up(self, inferences: int = 3) -> None:
+        """Runs on a blank observation, so that the first real one is not slower than the others."""
+        for _ in range(inferences):
+            self.infer([blank_observation(self.embodiment)], [(0, 0)])
+
+    def _batch(self, observations: Sequence[Observation]) -> dict[str, Tensor]:
+        for observation in observations:
+            check_observation(self.embodiment, observation, f"policy '{self.network.policy_type}'")
+        batch = {
+            f"images.{camera.name}": np.stack([observation.images[camera.name] for observation in observations])
+            for camera in self.embodiment.cameras
+        }
+        batch["state"] = np.stack([observation.state for observation in observations])
+        tensors = {key: torch.from_numpy(value).to(self.network.device) for key, value in batch.items()}
+        if self.embodiment.hears_instruction:
+            tensors |= self._instructions([observation.instruction for observation in observations])
+        return tensors
+
+    def _instructions(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Encoded once per text and remembered, where the network can; else their tokens."""
+        for text in texts:
+            if text not in self._encoded:
+                tokens, mask = self._tokens([text])
+                encoded = self.network.encode_language(tokens, mask)
+                if encoded is None:
+                    tokens, mask = self._tokens(texts)
+                    return {"tokens": tokens, "tokens_mask": mask}
+                if len(self._encoded) >= _MOST_INSTRUCTIONS:
+                    self._encoded = {known: self._encoded[known] for known in texts if known in self._encoded}
+                self._encoded[text] = encoded
+        return {"language": torch.cat([self._encoded[text] for text in texts])}
+
+    def _tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        tokens, mask = self.network.tokenize(texts)
+        return tokens.to(self.network.device), mask.to(self.network.device)
+
+
+def load(path: str | Path, device: str = "auto", threads: int = 1) -> TorchPolicy:
+    """Opens a policy directory.
+
+    Args:
+        path: the directory.
+        device: "auto" takes CUDA, then MPS, then the CPU.
+        threads: torch's threads on the CPU, for this whole process.
+
+    Raises:
+        TandemError: the directory is no policy of ours (see :func:`tandem_policies.files.load_network`), or the
+            device is not there.
+    """
+    if threads < 1:
+        raise TandemError(f"policy: threads is {threads} (allowed: 1 or more)")
+    torch.set_num_threads(threads)
+    network = load_network(path, choose_device(device))
+    with (Path(path) / WEIGHTS).open("rb") as file:
+        identity = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return TorchPolicy(network, identity)
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device for one of ``DEVICES``; TandemError if it is unknown or not there."""
+    if name not in DEVICES:
+        raise unknown("policy: device", name, DEVICES)
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, present in there.items() if present)
+    if not there[name]:
+        present = ", ".join(device for device, here in there.items() if here)
+        raise TandemError(f"policy: device '{name}' is not on this machine (allowed: auto, {present})")
+    return torch.device(name)
+
+
+def blank_observation(embodiment: Embodiment) -> Observation:
+    """Black images and a state in the middle of its limits."""
+    return Observation(
+        images={camera.name: np.zeros(camera.shape, camera.dtype) for camera in embodiment.cameras},
+        state=(embodiment.state_low + embodiment.state_high) / 2,
+        instruction="",
+        stamp_ns=0,
+    )
