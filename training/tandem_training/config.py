@@ -127,7 +127,7 @@ def _sort(where: str, overrides: Sequence[str], groups: Sequence[str]) -> tuple[
             raise TandemError(f"{where}: '{text}' cannot be read (quote odd characters: key='\"a=b\"')") from error
         if parsed.is_sweep_override():
             raise TandemError(f"{where}: '{text}' holds several values (allowed: one, or a list key='[a,b]')")
-        if parsed.key_or_group in groups:
+        if parsed.key_or_group in groups and not isinstance(parsed.value(), Mapping):
             option = str(parsed.value())
             if option not in group_options(parsed.key_or_group):
                 raise unknown(f"{where}: {parsed.key_or_group}", option, group_options(parsed.key_or_group))

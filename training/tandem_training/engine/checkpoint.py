@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from tandem_datasets.errors import TandemError
-from tandem_training.engine.folder import publish, recover
+from tandem_policies.replacing import replacing_directory
+from tandem_training.engine.folder import recover
 
 LAST = "last"
 _TENSORS = "resume.pt"
@@ -30,12 +31,13 @@ class Progress:
 
 def write_checkpoint(out: Path, progress: Progress, tensors: Mapping[str, Any]) -> None:
     """Replaces ``<out>/last``; a kill at any moment leaves the previous one."""
-
-    def write(folder: Path) -> None:
-        torch.save(dict(tensors), folder / _TENSORS)
-        (folder / _PROGRESS).write_text(json.dumps(asdict(progress), indent=2))
-
-    publish(out / LAST, write)
+    try:
+        with replacing_directory(out / LAST) as folder:
+            torch.save(dict(tensors), folder / _TENSORS)
+            (folder / _PROGRESS).write_text(json.dumps(asdict(progress), indent=2))
+    except (OSError, RuntimeError) as error:  # torch's writer knows only RuntimeError
+        reason = str(error).split("\n", 1)[0][:120]
+        raise TandemError(f"{out / LAST}: cannot be written ({reason}); the previous one is kept") from error
 
 
 def read_checkpoint(out: Path) -> tuple[Progress, dict[str, Any]] | None:

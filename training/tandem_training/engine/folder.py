@@ -1,19 +1,15 @@
-"""The output folder: one owner at a time, and directories in it that are replaced whole or not at all."""
+"""The output folder of a training has one owner at a time."""
 
-import ctypes
 import fcntl
 import os
 import shutil
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tandem_datasets.errors import TandemError
 
 LOCK = ".lock"
-_AT_FDCWD = -100
-_EXCHANGE = 2  # RENAME_EXCHANGE of Linux and RENAME_SWAP of macOS
 
 
 @contextmanager
@@ -52,55 +48,11 @@ def drop_if_empty(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def publish(target: Path, write: Callable[[Path], None]) -> None:
-    """Lets ``write`` fill a directory beside ``target`` and then puts it in its place in one rename.
-
-    Whoever opens ``target``, also after a kill or a power cut, finds the old one or the new one, whole.
-    """
-    fresh = target.with_name(f".{target.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    write(fresh)
-    for path in sorted(fresh.rglob("*")):
-        _sync(path)
-    _sync(fresh)
-    if not target.exists():
-        fresh.rename(target)
-    elif not _exchange(fresh, target):
-        old = _aside(target)
-        shutil.rmtree(old, ignore_errors=True)
-        target.rename(old)
-        fresh.rename(target)
-        shutil.rmtree(old)
-    _sync(target.parent)
-    shutil.rmtree(fresh, ignore_errors=True)
-
-
 def recover(target: Path) -> None:
-    """Puts the previous directory back, if a kill hit between the two renames of a file system without exchange."""
-    old = _aside(target)
+    """Puts the previous directory back, if a kill hit in the middle of a ``replacing_directory`` in two renames.
+
+    That happens on file systems that cannot exchange two directories at once.
+    """
+    old = target.with_name(f".{target.name}.old")
     if not target.exists() and old.is_dir():
         old.rename(target)
-
-
-def _aside(target: Path) -> Path:
-    return target.with_name(f".{target.name}.old")
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swaps two directories in one system call; False where system or file system cannot."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    names = (os.fsencode(one), os.fsencode(other))
-    if sys.platform == "darwin" and hasattr(libc, "renamex_np"):
-        return libc.renamex_np(*names, _EXCHANGE) == 0
-    if hasattr(libc, "renameat2"):
-        return libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _EXCHANGE) == 0
-    return False
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tandem_datasets.errors import TandemError
 from tandem_training.engine.checkpoint import LAST, Progress, read_checkpoint, write_checkpoint
-from tandem_training.engine.folder import publish, recover
+from tandem_training.engine.folder import recover
 from tandem_training.engine.interrupts import Interrupts
 from tandem_training.engine.optim import AdamW, Ema
 from tandem_training.engine.report import Report
@@ -199,7 +199,7 @@ class Engine:
     def _publish(self, name: str) -> None:
         if self._accelerator.is_main_process:
             with self._averaged():
-                publish(self.out / name, self.stage.save)
+                self.stage.save(self.out / name)
 
     def _restore(self) -> None:
         for name in (BEST, FINAL):

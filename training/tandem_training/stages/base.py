@@ -63,4 +63,4 @@ class Stage(ABC):
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Writes the artifact of the module as it is now into an empty folder."""
+        """Writes the artifact of the module as it is now, in place of an older one: whole, or not at all."""

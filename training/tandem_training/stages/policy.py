@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from tandem_datasets.embodiment import ActionKind, Embodiment
 from tandem_datasets.errors import TandemError
+from tandem_policies.files import save
 from tandem_policies.network import PolicyNetwork, create
 from tandem_training.data import Frames, Order, Origin, Split, load_frames, split_episodes, statistics
 from tandem_training.engine.settings import TrainerSettings
@@ -58,9 +59,7 @@ class PolicyStage(Stage):
         return metrics | _directions(self.module.embodiment, ours[there], theirs[there])
 
     def save(self, folder: Path) -> None:
-        from tandem_policies.files import save_network
-
-        save_network(folder, self.module)
+        save(self.module, folder)
 
     def _gather(self, indices: np.ndarray) -> dict[str, Tensor]:
         frames = self.frames

@@ -1,0 +1,101 @@
+import pytest
+
+from tandem_datasets.errors import TandemError
+from tandem_training.cli import main
+from tandem_training.config import compose, parse
+
+BAD = [
+    (["trainer.max_stpes=3"], "unknown name 'trainer.max_stpes'; did you mean 'trainer.max_steps'?"),
+    (["max_steps=3"], "did you mean 'trainer.max_steps'?"),
+    (["polcy=tinyvla/nano"], "unknown name 'polcy'; did you mean 'policy'?"),
+    (["policy.hedas=3"], "did you mean 'policy.heads'?"),
+    (["preset=debgu"], "preset: unknown name 'debgu'; did you mean 'debug'? (allowed: debug, demo, full)"),
+    (["policy=tinyvla/nani"], "did you mean 'tinyvla/nano'?"),
+    (["preset="], "preset: unknown name ''"),
+    (["ros=default"], "unknown name 'ros'"),  # a group of other commands
+    (["trainer.max_steps=abc"], "trainer.max_steps is 'abc' (allowed: a whole number"),
+    (["trainer.max_steps=1.5"], "trainer.max_steps is '1.5' (allowed: a whole number"),
+    (["trainer.max_steps=null"], "trainer.max_steps is null (allowed: a whole number"),
+    (["trainer.max_steps=true"], "trainer.max_steps is 'True' (allowed: a whole number"),
+    (["trainer.lr=fast"], "trainer.lr is 'fast' (allowed: a number"),
+    (["resume=ture"], "resume is 'ture' (allowed: true or false"),
+    (["trainer.schedule=[a]"], "trainer.schedule is ['a'] (allowed: a text"),
+    (["stage.name=null"], "stage.name is null (allowed: a text"),
+    (["trainer={max_stpes: 3}"], "trainer: unknown name 'max_stpes'; did you mean 'max_steps'?"),
+    (["trainer={max_steps: abc}"], "trainer.max_steps is 'abc'"),
+    (["trainer"], "'trainer' is not of the form key=value"),
+    (["=3"], "'=3' is not of the form key=value"),
+    (["~trainer.lr"], "'~trainer.lr' is not of the form key=value"),
+    (["~trainer.lr=3"], "'~trainer.lr=3' is not of the form key=value"),
+    (["--trainer.lr=3"], "'--trainer.lr=3' is not of the form key=value"),
+    (["+nothing=3"], "unknown name 'nothing'"),
+    (["hydra.run.dir=x"], "unknown name 'hydra.run.dir'"),
+    (["data=a=b"], "'data=a=b' cannot be read"),
+    (["data=[a,b"], "'data=[a,b' cannot be read"),
+    (["seed=1,2"], "'seed=1,2' holds several values"),
+    (["data=${nowhere}"], "'nowhere' not found"),
+    ([], "missing data=..."),
+    (["--cfg"], "--cfg takes 'job'"),
+    (["--cfg", "hydra"], "--cfg takes 'job'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(pair[0]) or "nothing" for pair in BAD])
+def test_bad_arguments_are_one_line(arguments, message):
+    given = arguments if any("data" in part for part in arguments) or not arguments else ["data=x", *arguments]
+    with pytest.raises(TandemError) as error:
+        parse("train", given, "doc")
+    assert message in str(error.value)
+    assert str(error.value).startswith("tandem train: ")
+    assert "\n" not in str(error.value)
+
+
+def test_overrides_win_over_presets():
+    config = compose("train", ["trainer.max_steps=7", "preset=debug", "data=[a,b c]", "trainer.lr=1"])
+    assert config.trainer.max_steps == 7
+    assert config.trainer.batch_size == compose("train", ["preset=debug"]).trainer.batch_size
+    assert list(config.data) == ["a", "b c"]
+    assert config.trainer.lr == 1
+
+
+def test_a_key_may_share_its_name_with_a_group_of_another_command():
+    """Hydra takes `policy=<dir>` for a choice in the group `policy`, which only `tandem train` has."""
+    assert compose("eval", ["policy=outputs/nano/best"]).policy == "outputs/nano/best"
+
+
+def test_mappings_merge():
+    config = compose("train", ["trainer={lr: 0.5, ema: 0.9}", "+policy.extra=3"])
+    assert (config.trainer.lr, config.trainer.ema, config.policy.extra) == (0.5, 0.9, 3)
+
+
+def test_cfg_job_prints_instead_of_running(capsys):
+    assert parse("train", ["--cfg", "job", "preset=debug"], "doc") is None
+    out = capsys.readouterr().out
+    assert "data: ???" in out
+    assert "max_steps: 30" in out
+
+
+def test_help_shows_doc_and_defaults(capsys):
+    assert parse("train", ["--help"], "What it does.") is None
+    out = capsys.readouterr().out
+    assert "What it does." in out
+    assert "resume: false" in out
+
+
+def test_cli_says_one_line_and_exits_2(capsys):
+    assert main(["train", "preset=debgu"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: tandem train: preset: unknown name 'debgu'")
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_cli_suggests_commands(capsys):
+    assert main(["trian"]) == 2
+    assert "did you mean 'train'?" in capsys.readouterr().err
+
+
+def test_cli_help_and_version(capsys):
+    assert main([]) == 0
+    assert "train" in capsys.readouterr().out
+    assert main(["--version"]) == 0
