@@ -292,6 +292,7 @@ _JSON_TYPES: dict[Any, tuple[type, ...]] = {
     float: (int, float),
     bool: (bool,),
     float | None: (int, float, type(None)),
+    tuple[float, ...]: (list, tuple),
     Encoding: (str,),
     StateSource: (str,),
     ActionKind: (str,),
@@ -312,13 +313,20 @@ def _strict(cls: type, data: Any, where: str) -> dict[str, Any]:
         raise TandemError(f"{where}: {cls.__name__} lacks {missing}")
     for key, value in data.items():
         allowed = _JSON_TYPES.get(known[key].type)
-        wrong = allowed and (not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed))
-        if wrong:
+        if allowed and not _is_json(value, allowed):
             raise TandemError(f"{where}: {cls.__name__}.{key} must be {known[key].type}, got {value!r:.80}")
         choice = known[key].type
         if isinstance(choice, type) and issubclass(choice, StrEnum) and value not in list(choice):
             raise TandemError(f"{where}: {cls.__name__}.{key} is '{value:.40}' (allowed: {', '.join(choice)})")
     return dict(data)
+
+
+def _is_json(value: Any, allowed: tuple[type, ...]) -> bool:
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        return False
+    if isinstance(value, list | tuple):
+        return all(_is_json(item, (int, float)) for item in value)
+    return not isinstance(value, int) or abs(value) < 2**63  # larger ones do not fit a float
 
 
 def _scalar_misfits(part: str, wanted: tuple, offered: tuple) -> list[str]:

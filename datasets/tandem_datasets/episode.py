@@ -1,9 +1,11 @@
 """One episode on its way into a store (checked and encoded frame by frame) and back out of it."""
 
 import json
+import math
 import operator
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -86,8 +88,10 @@ class OpenEpisode:
                 check_vector(vector, size, f"{where}: {name}")
         if not isinstance(observation.instruction, str) or not _encodable(observation.instruction):
             raise TandemError(f"{where}: instruction is {observation.instruction!r:.80} (allowed: text)")
-        if not np.isfinite(frame.reward):
-            raise TandemError(f"{where}: reward is {frame.reward} (allowed: finite)")
+        if not isinstance(frame.reward, Real) or not math.isfinite(frame.reward):
+            raise TandemError(f"{where}: reward is {frame.reward!r:.40} (allowed: a finite number)")
+        if frame.source not in list(Source):
+            raise TandemError(f"{where}: source is {frame.source!r:.40} (allowed: {[s.name for s in Source]})")
         return {
             "has_requested": frame.requested is not None,
             "has_label": frame.label is not None,

@@ -183,4 +183,5 @@ class WriterLock:
     def release(self) -> None:
         """Gives it up; the file stays, since removing it would let two writers lock different files."""
         os.ftruncate(self._descriptor, 0)
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # a forked child may hold the descriptor, too
         os.close(self._descriptor)

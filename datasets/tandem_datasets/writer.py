@@ -118,11 +118,13 @@ class StoreWriter:
 
     def close(self) -> None:
         """Gives the store back."""
-        self._close_shape_files()
-        for chunks in self._chunks.values():
-            chunks.close()
-        self._syncer.close()
-        self._lock.release()
+        try:
+            self._close_shape_files()
+            for chunks in self._chunks.values():
+                chunks.close()
+            self._syncer.close()
+        finally:
+            self._lock.release()
 
     # -- making and checking
 

@@ -1,0 +1,274 @@
+"""Begin, add, commit, abort: what is refused, what is kept, and who may write."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tandem_datasets.errors import TandemError
+from tandem_datasets.frames import EpisodeInfo, Source
+from tandem_datasets.recorder import Recorder
+from tandem_datasets.store import Store
+
+INFO = EpisodeInfo(seed=3, instruction="find the red block", env="tandem/Rig-v0")
+
+
+@pytest.fixture
+def recorder(tmp_path, embodiment):
+    recorder = Recorder(tmp_path / "store", embodiment, fsync=False)
+    yield recorder
+    recorder.abort()
+    recorder.close()
+
+
+def test_commit_returns_and_stores_the_final_facts(recorder, embodiment, make_frames):
+    recorder.begin(replace(INFO, begin_ns=100, provenance={"policy": "expert", "weights": [1, 2]}))
+    for frame in make_frames(embodiment, 4, begin_ns=100):
+        recorder.add(frame)
+    assert recorder.n_open_frames == 4
+    info = recorder.commit(success=True, outcome="success")
+    assert (info.success, info.outcome, info.end_ns) == (True, "success", 100 + 3 * embodiment.period_ns)
+    assert Store(recorder.path).info(0) == info
+    assert (recorder.n_episodes, recorder.n_frames, recorder.n_open_frames) == (1, 4, 0)
+
+
+def test_order_of_calls(recorder, embodiment, make_frames):
+    frame = make_frames(embodiment, 1)[0]
+    with pytest.raises(TandemError, match="add without an open episode"):
+        recorder.add(frame)
+    with pytest.raises(TandemError, match="commit without an open episode"):
+        recorder.commit()
+    recorder.begin(INFO)
+    with pytest.raises(TandemError, match="begin while it is open"):
+        recorder.begin(INFO)
+    with pytest.raises(TandemError, match="commit without a frame"):
+        recorder.commit()
+    recorder.add(frame)
+    recorder.abort()
+    recorder.abort()
+    assert Store(recorder.path).n_episodes == 0
+    recorder.close()
+    recorder.close()
+    with pytest.raises(TandemError, match="closed"):
+        recorder.begin(INFO)
+
+
+def _observation(frame, **changes):
+    return replace(frame, observation=replace(frame.observation, **changes))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda f: _observation(f, state=f.observation.state.astype(np.float64)), "frame 2: state is float64"),
+        (lambda f: _observation(f, images={}), "cameras"),
+        (lambda f: replace(f, action=f.action[:1]), "action is float32"),
+        (lambda f: replace(f, requested=np.full(2, np.nan, np.float32)), "requested is not finite"),
+        (lambda f: replace(f, label=np.zeros(3, np.float32)), "label is float32"),
+        (lambda f: replace(f, reward=float("inf")), "reward"),
+        (lambda f: replace(f, source=9), "source is 9"),
+        (lambda f: _observation(f, instruction="\ud800"), "instruction"),
+        (lambda f: _observation(f, stamp_ns=f.observation.stamp_ns - 33_333_333), "time runs forward"),
+        (lambda f: _observation(f, stamp_ns=1.5), "whole number"),
+        (lambda f: _observation(f, stamp_ns=2**63), "64 bits"),
+        (lambda f: _observation(f, stream_stamps_ns={"side": 0}), "unknown streams"),
+        (lambda f: _observation(f, stream_stamps_ns={"top": f.observation.stamp_ns + 1}), "after its tick"),
+    ],
+)
+def test_a_bad_frame_leaves_the_episode_intact(recorder, embodiment, make_frames, assert_same_frames, spoil, words):
+    frames = make_frames(embodiment, 4)
+    recorder.begin(INFO)
+    for frame in frames[:2]:
+        recorder.add(frame)
+    with pytest.raises(TandemError, match=words) as caught:
+        recorder.add(spoil(frames[2]))
+    assert len(str(caught.value).splitlines()) == 1
+    for frame in frames[2:]:
+        recorder.add(frame)
+    recorder.commit()
+    assert_same_frames(Store(recorder.path).frames(0), frames)
+
+
+def test_frames_before_the_begin_are_refused(recorder, embodiment, make_frames):
+    recorder.begin(replace(INFO, begin_ns=10))
+    with pytest.raises(TandemError, match="the episode begins at 10 ns"):
+        recorder.add(make_frames(embodiment, 1)[0])
+
+
+def test_arrays_may_be_reused_by_the_caller(recorder, embodiment, make_frames, assert_same_frames):
+    frames, again = make_frames(embodiment, 3), make_frames(embodiment, 3)
+    recorder.begin(INFO)
+    for frame in frames:
+        recorder.add(frame)
+        for array in (*frame.observation.images.values(), frame.observation.state, frame.action):
+            array[...] = 0
+    recorder.commit()
+    assert_same_frames(Store(recorder.path).frames(0), again)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sucess": True}, "did you mean 'success'"),
+        ({"end_ns": 1}, "its frames are from"),
+        ({"seed": 2**63}, "64 bits"),
+        ({"outcome": None}, "outcome is None"),
+        ({"provenance": {"a": np.zeros(1)}}, "JSON"),
+        ({"provenance": "me"}, "a mapping"),
+    ],
+)
+def test_wrong_facts_leave_the_episode_open(recorder, embodiment, make_frames, changes, words):
+    recorder.begin(INFO)
+    for frame in make_frames(embodiment, 2):
+        recorder.add(frame)
+    with pytest.raises(TandemError, match=words):
+        recorder.commit(**changes)
+    recorder.commit()
+    assert Store(recorder.path).n_episodes == 1
+
+
+def test_leaving_with_an_open_episode_drops_it_and_says_so(tmp_path, embodiment, make_frames):
+    def leave(error: Exception | None) -> None:
+        with Recorder(tmp_path / "a", embodiment) as recorder:
+            recorder.write_episode(INFO, make_frames(embodiment, 3))
+            recorder.begin(INFO)
+            recorder.add(make_frames(embodiment, 1)[0])
+            if error:
+                raise error
+
+    with pytest.raises(TandemError, match="open episode of 1 frames"):
+        leave(None)
+    with pytest.raises(ZeroDivisionError):
+        leave(ZeroDivisionError())
+    with Recorder(tmp_path / "a", embodiment) as recorder:
+        assert recorder.n_episodes == 2
+
+
+def test_write_episode_keeps_nothing_of_a_broken_one(recorder, embodiment, make_frames):
+    frames = make_frames(embodiment, 3)
+    with pytest.raises(TandemError, match="time runs forward"):
+        recorder.write_episode(INFO, [*frames, frames[0]])
+    recorder.write_episode(INFO, frames)
+    assert Store(recorder.path).n_frames == 3
+
+
+def test_groups_reach_the_disk_together(tmp_path, embodiment, make_frames, assert_same_frames):
+    episodes = [make_frames(embodiment, 2 + k, seed=k) for k in range(5)]
+    with Recorder(tmp_path / "a", embodiment, group=3) as recorder:
+        seen = []
+        for k, frames in enumerate(episodes):
+            recorder.write_episode(EpisodeInfo(seed=k, instruction=""), frames)
+            seen.append(Store(recorder.path).n_episodes)
+        assert seen == [0, 0, 3, 3, 3]
+        assert (recorder.n_episodes, recorder.n_frames) == (5, 20)
+    store = Store(tmp_path / "a")
+    assert store.load_episodes("seed").tolist() == [0, 1, 2, 3, 4]
+    for k, frames in enumerate(episodes):
+        assert_same_frames(store.frames(k), frames)
+
+
+def test_one_writer_at_a_time(tmp_path, embodiment):
+    with Recorder(tmp_path / "a", embodiment):
+        with pytest.raises(TandemError, match=f"process {os.getpid()}"):
+            Recorder(tmp_path / "a", embodiment)
+        assert Store(tmp_path / "a").n_episodes == 0
+    Recorder(tmp_path / "a", embodiment).close()
+
+
+def test_an_existing_store_must_be_the_same(tmp_path, embodiment, blind):
+    Recorder(tmp_path / "a", embodiment).close()
+    with pytest.raises(TandemError, match=r"'rig' is not 'blind': .*action \(elbow\), not"):
+        Recorder(tmp_path / "a", blind)
+    with pytest.raises(TandemError, match="is not 'twin'"):
+        Recorder(tmp_path / "a", replace(embodiment, name="twin"))
+    with pytest.raises(TandemError, match="its codec is zstd, not raw"):
+        Recorder(tmp_path / "a", embodiment, codec="raw")
+    with pytest.raises(TandemError, match="already there"):
+        Recorder(tmp_path / "a", embodiment, exist_ok=False)
+    with pytest.raises(TandemError, match="unknown name 'png'"):
+        Recorder(tmp_path / "b", embodiment, codec="png")
+    with pytest.raises(TandemError, match="group is 0"):
+        Recorder(tmp_path / "b", embodiment, group=0)
+    assert not (tmp_path / "b").exists()
+    Recorder(tmp_path / "a", embodiment).close()  # none of them kept the lock
+
+
+@pytest.mark.parametrize("name", ["file", "folder", "zarr", "data_only"])
+def test_other_files_are_never_touched(tmp_path, embodiment, name):
+    path = tmp_path / name
+    kept = {
+        "file": path,
+        "folder": path / "thesis.tex",
+        "zarr": path / "zarr.json",
+        "data_only": path / "data" / "x.csv",
+    }[name]
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text("{}")
+    with pytest.raises(TandemError, match=r"something else|not a Tandem store"):
+        Recorder(path, embodiment)
+    assert [item for item in tmp_path.rglob("*") if item.is_file()] == [kept]
+
+
+def test_a_creation_that_was_killed_is_begun_anew(tmp_path, embodiment, make_frames):
+    Recorder(tmp_path / "a", embodiment).close()
+    (tmp_path / "a" / "zarr.json").unlink()  # written last
+    with pytest.raises(TandemError, match="no store"):
+        Store(tmp_path / "a")
+    with Recorder(tmp_path / "a", embodiment, exist_ok=False) as recorder:
+        recorder.write_episode(INFO, make_frames(embodiment, 2))
+    assert Store(tmp_path / "a").n_frames == 2
+
+
+def test_camera_names_may_not_take_those_of_arrays(tmp_path, embodiment):
+    camera = embodiment.cameras[0]
+    for names in (("reward",), ("state",), ("a", "stamp_a")):
+        rig = replace(embodiment, cameras=tuple(replace(camera, name=name) for name in names))
+        with pytest.raises(TandemError, match="collide"):
+            Recorder(tmp_path / "a", rig)
+
+
+def test_a_full_disk_loses_nothing_committed(tmp_path, embodiment, make_frames, assert_same_frames):
+    """The disk refuses in the middle of a commit; the episode stays open and goes in later."""
+    small, large = make_frames(embodiment, 3), make_frames(embodiment, 600, seed=1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with Recorder(tmp_path / "a", embodiment, codec="raw") as recorder:
+        recorder.write_episode(INFO, small)
+        recorder.begin(INFO)
+        for frame in large:
+            recorder.add(frame)
+        for limit in (10_000, 30_000):  # in the tail shard; in a later one
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+            try:
+                with pytest.raises(TandemError, match="File too large"):
+                    recorder.commit()
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            assert_same_frames(Store(recorder.path).frames(0), small)
+            assert recorder.n_open_frames == 600
+        recorder.commit()
+        signal.signal(signal.SIGXFSZ, ignored)
+        recorder.write_episode(INFO, small)
+    store = Store(tmp_path / "a")
+    for k, frames in enumerate((small, large, small)):
+        assert_same_frames(store.frames(k), frames)
+
+
+def test_the_contract_is_read_without_zarr_torch_or_ros():
+    code = """
+        import sys
+        import tandem_datasets.recorder, tandem_datasets.store, tandem_datasets.compare
+        heavy = {"zarr", "numcodecs", "torch", "rclpy", "cv2", "gymnasium"} & set(sys.modules)
+        assert not heavy, heavy
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=60)
+
+
+def test_sources_fit_their_column():
+    assert max(Source) < 256

@@ -1,0 +1,246 @@
+"""Damaged, foreign, newer or hostile stores end in one line, never in a traceback, a hang or a full memory."""
+
+import json
+import os
+import resource
+import shutil
+
+import numpy as np
+import pytest
+
+from tandem_datasets.errors import TandemError
+from tandem_datasets.frames import EpisodeInfo
+from tandem_datasets.recorder import Recorder
+from tandem_datasets.store import Store
+
+
+@pytest.fixture(scope="module")
+def intact(tmp_path_factory, embodiment, make_frames):
+    path = tmp_path_factory.mktemp("intact") / "store"
+    with Recorder(path, embodiment, fsync=False) as recorder:
+        for k in range(3):
+            recorder.write_episode(EpisodeInfo(k, "say"), make_frames(embodiment, 100, seed=k))
+    return path
+
+
+@pytest.fixture
+def path(intact, tmp_path):
+    return shutil.copytree(intact, tmp_path / "store")
+
+
+def _read_all(path):
+    store = Store(path)
+    for episode in range(store.n_episodes):
+        store.frames(episode)
+    return store.digest, [store.load(key) for key in store.keys]
+
+
+def _refused(path, words=None):
+    with pytest.raises(TandemError, match=words) as caught:
+        _read_all(path)
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 1200
+
+
+def _edit(file, *keys, value):
+    content = json.loads(file.read_bytes())
+    parent = content
+    for key in keys[:-1]:
+        parent = parent[key]
+    parent[keys[-1]] = value
+    file.write_text(json.dumps(content))
+
+
+def test_the_intact_one_is_read(path):
+    assert _read_all(path)
+
+
+def test_no_store(tmp_path):
+    _refused(tmp_path / "none", "there is none")
+    (tmp_path / "file").touch()
+    _refused(tmp_path / "file", "a file, not a folder")
+    (tmp_path / "folder").mkdir()
+    _refused(tmp_path / "folder", "no store")
+
+
+def test_foreign_and_newer_stores(path):
+    root = path / "zarr.json"
+    _edit(root, "attributes", "tandem_schema", value=2)
+    _refused(path, "newer Tandem")
+    for schema in (0, "1", True, None, [1]):
+        _edit(root, "attributes", "tandem_schema", value=schema)
+        _refused(path, "tandem_schema")
+    _edit(root, "attributes", value={"colour": "red"})
+    _refused(path, "not a Tandem store")
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("codec",), "lzma"),
+        (("codec",), ["zstd"]),
+        (("embodiment",), None),
+        (("embodiment", "cameras", 0, "name"), "../../../etc"),
+        (("embodiment", "cameras", 0, "name"), "/etc/passwd"),
+        (("embodiment", "cameras", 0, "name"), "state"),
+        (("embodiment", "cameras", 0, "height"), 10**12),
+        (("embodiment", "cameras", 0, "height"), 7),
+        (("embodiment", "cameras", 0, "intrinsics", "distortion"), 5),
+        (("embodiment", "cameras", 0, "encoding"), "depth"),
+        (("embodiment", "action", 0, "high"), 10**400),
+        (("embodiment", "state"), []),
+    ],
+)
+def test_hostile_attributes(path, keys, value):
+    _edit(path / "zarr.json", "attributes", *keys, value=value)
+    _refused(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b"[]", b'{"a": NaN}', b" " * (17 << 20)])
+@pytest.mark.parametrize("file", ["zarr.json", "meta/episode_ends/zarr.json", "data/top/zarr.json"])
+def test_damaged_json(path, file, content):
+    (path / file).write_bytes(content)
+    _refused(path)
+
+
+def test_a_pipe_does_not_block(path):
+    (path / "zarr.json").unlink()
+    os.mkfifo(path / "zarr.json")
+    _refused(path, "regular file|cannot read")
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "value"),
+    [
+        ("meta/episode_ends/zarr.json", ("shape",), [2**61]),
+        ("meta/episode_ends/zarr.json", ("shape",), [-1]),
+        ("meta/episode_ends/zarr.json", ("shape",), [2.5]),
+        ("meta/episode_ends/zarr.json", ("shape",), [3, 1]),
+        ("meta/episode_ends/zarr.json", ("shape",), [4]),  # a row of zeros behind the real ones
+        ("meta/episode_ends/zarr.json", ("data_type",), "float64"),
+        ("meta/instructions/zarr.json", ("shape",), [10**9]),
+        ("meta/instructions/zarr.json", ("shape",), [1]),
+        ("data/top/zarr.json", ("chunk_grid", "configuration", "chunk_shape"), [10**9, 6, 8, 3]),
+        ("data/top/zarr.json", ("codecs", 0, "configuration", "index_location"), "start"),
+        ("data/state/zarr.json", ("data_type",), "float64"),
+        ("data/state/zarr.json", ("node_type",), "group"),
+    ],
+)
+def test_hostile_array_metadata(path, file, keys, value):
+    _edit(path / file, *keys, value=value)
+    _refused(path)
+
+
+@pytest.mark.parametrize("ends", [[2**47, 2**47 + 1, 2**47 + 2], [5, 5, 6], [-1, 2, 3], [100, 200, 10**6], [0, 1, 2]])
+def test_hostile_episode_ends(path, ends):
+    with (path / "meta/episode_ends/c.0").open("r+b") as file:
+        file.write(np.array(ends, "<i8").tobytes())
+    _refused(path)
+
+
+@pytest.mark.parametrize("ends", [[2**60, 2**60 + 1, 2**60 + 2], [9, 5, 20], [-9, 1, 2], [0, 0, 0]])
+def test_hostile_info_ends(path, ends):
+    with (path / "meta/info_ends/c.0").open("r+b") as file:
+        file.write(np.array(ends, "<i8").tobytes())
+    _refused(path)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "data/top/c.0.0.0.0",
+        "data/top/c.1.0.0.0",
+        "data/state/c.0.0",
+        "data/stamp/c.0",
+        "meta/episode_ends/c.0",
+        "meta/info/c.0",
+        "meta/info_ends/c.0",
+        "meta/instructions/c.0",
+        "meta/seed/c.0",
+    ],
+)
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "longer", "folder"])
+def test_damaged_files(path, file, damage):
+    target = path / file
+    data = target.read_bytes()
+    target.unlink()
+    if damage == "folder":
+        target.mkdir()
+    elif damage != "missing":
+        target.write_bytes({"empty": b"", "cut": data[:-5], "longer": data + b"\0" * 8}[damage])
+    _refused(path)
+
+
+def test_any_flipped_byte_of_a_shard_is_seen_or_harmless(path):
+    """zstd rows and the shard's index carry checksums; only the gaps between may differ unseen."""
+    expected = Store(path).load("top").tobytes()
+    target = path / "data/top/c.1.0.0.0"
+    data = target.read_bytes()
+    for position in np.random.default_rng(0).integers(0, len(data), 60).tolist():
+        spoilt = bytearray(data)
+        spoilt[position] ^= 0x55
+        target.write_bytes(spoilt)
+        try:
+            outcome = Store(path).load("top").tobytes()
+        except TandemError as error:
+            outcome = str(error)
+        assert outcome == expected or "damaged" in outcome
+
+
+def test_codes_out_of_range(path):
+    for key, value, words in (("instruction", -1, "code"), ("instruction", 99, "code"), ("source", 99, "code")):
+        file = next((path / "data" / key).glob("c.*"))
+        data = file.read_bytes()
+        kind = np.int32 if key == "instruction" else np.uint8
+        file.write_bytes(np.array(value, kind).tobytes() + data[np.dtype(kind).itemsize :])
+        _refused(path, words)
+        file.write_bytes(data)
+
+
+def test_a_store_larger_than_memory_says_so(path):
+    """Gigantic images: the files say 16384 x 16384 and are there, but nothing fits."""
+    root = json.loads((path / "zarr.json").read_bytes())
+    camera = root["attributes"]["embodiment"]["cameras"][0]
+    camera["height"] = camera["width"] = 16384
+    (path / "zarr.json").write_text(json.dumps(root))
+    shape = json.loads((path / "data/top/zarr.json").read_bytes())
+    shape["shape"] = [300, 16384, 16384, 3]
+    shape["chunk_grid"]["configuration"]["chunk_shape"] = [256, 16384, 16384, 3]
+    shape["codecs"][0]["configuration"]["chunk_shape"] = [1, 16384, 16384, 3]
+    (path / "data/top/zarr.json").write_text(json.dumps(shape))
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (100 << 30, limits[1]))
+    try:
+        with pytest.raises(TandemError, match=r"too large to load whole \(242 GB\)"):
+            Store(path).load("top")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+@pytest.mark.parametrize(
+    "file", ["data/top/c.1.0.0.0", "data/state/c.0.0", "meta/episode_ends/c.0", "meta/instructions/c.0"]
+)
+def test_a_recorder_refuses_a_damaged_store_and_frees_it(path, embodiment, file):
+    data = (path / file).read_bytes()
+    (path / file).write_bytes(data[:-5])
+    with pytest.raises(TandemError, match=r"truncated|damaged"):
+        Recorder(path, embodiment)
+    (path / file).write_bytes(data)
+    with Recorder(path, embodiment) as recorder:
+        assert recorder.n_episodes == 3
+
+
+def test_a_recorder_remakes_shapes_that_a_power_cut_emptied(path, embodiment, make_frames):
+    expected = Store(path).load("state").tobytes()
+    (path / "data/state/zarr.json").write_bytes(b"")
+    (path / "data/stamp/zarr.json").write_bytes(b"\0" * 500)
+    (path / "meta/seed/zarr.json").unlink()
+    Recorder(path, embodiment).close()
+    assert Store(path).load("state").tobytes() == expected
+    assert Store(path).load_episodes("seed").tolist() == [0, 1, 2]
+
+
+def test_a_recorder_does_not_overwrite_another_kind_of_array(path, embodiment):
+    _edit(path / "data/state/zarr.json", "data_type", value="float64")
+    with pytest.raises(TandemError, match="'data/state' has data_type"):
+        Recorder(path, embodiment)
