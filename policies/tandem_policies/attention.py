@@ -1,6 +1,8 @@
 """The transformer parts that policies share: few and large operations, pre-normalised blocks."""
 
 import math
+from collections.abc import Callable
+from functools import wraps
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +51,27 @@ class Block(nn.Module):
         return x + self.mlp(self.norm_mlp(x))
 
 
-def sinusoids(positions: Tensor, dim: int, longest_wave: float) -> Tensor:
+def on_host[**P](make: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """For functions that make a fixed table: it is computed on the CPU even where a network is outlined on ``meta``.
+
+    There torch would run ``arange`` and the like through decompositions in Python, which take seconds to import.
+    """
+
+    @wraps(make)
+    def run(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        with torch.device("cpu"):
+            return make(*args, **kwargs)
+
+    return run
+
+
+@on_host
+def sinusoids(count: int, dim: int, longest_wave: float) -> Tensor:
+    """:func:`sinusoids_at` of the positions 0 .. count - 1: (count, dim)."""
+    return sinusoids_at(torch.arange(count), dim, longest_wave)
+
+
+def sinusoids_at(positions: Tensor, dim: int, longest_wave: float) -> Tensor:
     """Sines and cosines of positions (N,) at ``dim / 2`` wavelengths from 2 pi to ``longest_wave``: (N, dim).
 
     After Vaswani et al. (2017).
@@ -60,8 +82,9 @@ def sinusoids(positions: Tensor, dim: int, longest_wave: float) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
+@on_host
 def sinusoids_2d(rows: int, columns: int, dim: int) -> Tensor:
     """Positions of a patch grid in reading order, half of the features for each axis: (rows * columns, dim)."""
     y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     longest = 4.0 * max(rows, columns, 2)
-    return torch.cat([sinusoids(y.flatten(), dim // 2, longest), sinusoids(x.flatten(), dim // 2, longest)], dim=1)
+    return torch.cat([sinusoids_at(axis.flatten(), dim // 2, longest) for axis in (y, x)], dim=1)

@@ -6,13 +6,14 @@ LeRobot's and empty, because normalisation happens inside the network. Pickles a
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch.overrides import TorchFunctionMode
 
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError
@@ -73,7 +74,7 @@ def load_network(directory: str | Path, device: str | torch.device = "cpu") -> P
     tokenizer = read_tokenizer(path / TOKENIZER)
     network_type = network_class(name, where)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Uninitialised():
             outline = network_type(settings, embodiment, tokenizer).state_dict()
     except TandemError as error:
         raise TandemError(f"{where}: {error}") from None
@@ -158,6 +159,17 @@ def _refuse_wrong_places(path: Path) -> None:
     pickles = sorted(item.name for item in path.iterdir() if item.suffix in _PICKLES)
     if pickles and not (path / WEIGHTS).is_file():
         raise TandemError(f"{path}: pickled weights ({pickles[0]}) are never opened (allowed: {WEIGHTS})")
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leaves out random values: on ``meta`` torch runs them through decompositions in Python, and to import those
+    (torch._dynamo, sympy) takes longer than to import torch: 3.6 s.
+    """
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else (kwargs or {})["tensor"]
+        return (torch.empty if func in (torch.rand, torch.randn) else func)(*args, **(kwargs or {}))
 
 
 def _compare(file: Path, outline: Mapping[str, torch.Tensor]) -> None:

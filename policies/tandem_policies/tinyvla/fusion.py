@@ -7,7 +7,7 @@ coordinates instead of a pattern, and the head's error teaches the attention dir
 import torch
 from torch import Tensor, nn
 
-from tandem_policies.attention import Mlp
+from tandem_policies.attention import Mlp, on_host
 from tandem_policies.tinyvla.config import TinyVLAConfig
 
 
@@ -69,6 +69,7 @@ class Fusion(nn.Module):
         return torch.cat([self.norm(queries).flatten(1), expected.flatten(1)], dim=1), weights
 
 
+@on_host
 def patch_places(grids: list[tuple[int, int]]) -> Tensor:
     """Each patch's centre (x, y) in its image, from -1 to 1: (N, 2), or (N, 3 * cameras).
 

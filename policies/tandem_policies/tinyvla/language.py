@@ -17,7 +17,7 @@ class LanguageEncoder(nn.Module):
         self.blocks = nn.ModuleList(
             Block(config.dim, config.heads, config.mlp_ratio, config.dropout) for _ in range(config.language_depth)
         )
-        places = sinusoids(torch.arange(longest), config.dim, 4.0 * longest)
+        places = sinusoids(longest, config.dim, 4.0 * longest)
         self.register_buffer("positions", places, persistent=False)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
