@@ -159,7 +159,8 @@ class LoopBench:
         return len(lengths)
 
     def lockstep_equal(self) -> list[Row]:
-        from tandem_datasets.store import Store, episodes_equal
+        from tandem_datasets.compare import episodes_equal
+        from tandem_datasets.store import Store
 
         policy, count = self.good_policy(), self.config.equal_episodes
         with tempfile.TemporaryDirectory(prefix="tandem-bench-") as folder:
