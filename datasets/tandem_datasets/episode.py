@@ -14,7 +14,7 @@ from tandem_datasets.codecs import Codec
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError
 from tandem_datasets.frames import EpisodeInfo, Frame, Observation, Source, check_observation, check_vector
-from tandem_datasets.layout import frame_columns, streams
+from tandem_datasets.layout import Column, streams
 
 INFO_TEXTS = ("uuid", "env", "outcome", "instruction")
 INFO_NUMBERS = ("seed", "begin_ns", "end_ns")
@@ -23,7 +23,9 @@ INFO_NUMBERS = ("seed", "begin_ns", "end_ns")
 class OpenEpisode:
     """Frames of one episode, checked against the embodiment; images are encoded as they come."""
 
-    def __init__(self, embodiment: Embodiment, codec: Codec, info: EpisodeInfo, where: str) -> None:
+    def __init__(
+        self, embodiment: Embodiment, codec: Codec, columns: Mapping[str, Column], info: EpisodeInfo, where: str
+    ) -> None:
         self.info = info
         self.instructions: list[str] = []  # one per frame
         self.images: dict[str, list[bytes]] = {camera.name: [] for camera in embodiment.cameras}
@@ -32,7 +34,7 @@ class OpenEpisode:
         self._codec = codec
         self._where = where
         self._streams = streams(embodiment)
-        self._columns = frame_columns(embodiment, codec)
+        self._columns = columns
         self._vectors: dict[str, list[np.ndarray]] = {
             "state": [],
             "action": [],

@@ -12,6 +12,7 @@ from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.episode import OpenEpisode, check_info
 from tandem_datasets.errors import TandemError, unknown
 from tandem_datasets.frames import EpisodeInfo, Frame
+from tandem_datasets.layout import frame_columns
 from tandem_datasets.writer import StoreWriter
 
 
@@ -47,6 +48,7 @@ class Recorder:
         self.embodiment = embodiment
         self._where = f"store {self.path}"
         self._codec = codec_by_name(codec, self._where)
+        self._columns = frame_columns(embodiment, self._codec)
         if group < 1:
             raise TandemError(f"{self._where}: group is {group} (allowed: at least 1)")
         self._group = group
@@ -79,7 +81,7 @@ class Recorder:
         where = f"{self._where}: episode {self.n_episodes}"
         if self._episode is not None:
             raise TandemError(f"{where}: begin while it is open (commit or abort it first)")
-        self._episode = OpenEpisode(self.embodiment, self._codec, check_info(info, where), where)
+        self._episode = OpenEpisode(self.embodiment, self._codec, self._columns, check_info(info, where), where)
 
     def add(self, frame: Frame) -> None:
         """Adds one step to the open episode; its arrays may be reused by the caller.
