@@ -4,6 +4,7 @@ Its options (Hydra group ``ros``): see ``DEFAULTS``.
 """
 
 import importlib
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,13 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError, unknown
-from tandem_datasets.rollout import EpisodeResult, RolloutRequest
-from tandem_datasets.store import Store
+from tandem_datasets.rollout import EXPERT, EpisodeResult, RolloutRequest
 from tandem_ros.domain import claim
 from tandem_ros.graph import Graph, Value, rollout
 from tandem_ros.stats import EpisodeReport
 from tandem_ros.supervisor import Supervisor
+from tandem_sim.registry import embodiment as embodiment_of
 
 DEFAULTS: Mapping[str, Any] = {
     "mode": "lockstep",  # whether the simulation waits for each action; or "realtime"
@@ -96,9 +98,12 @@ def _options(request: RolloutRequest) -> dict[str, Any]:
 
 
 def _graph(request: RolloutRequest, options: Mapping[str, Any], reports: Path) -> Graph:
+    embodiment = embodiment_of(request.env)
+    _require_fit(request.policy, embodiment)
     graph = rollout(
         request.env,
         request.policy,
+        embodiment=embodiment,
         mode=options["mode"],
         episodes=request.episodes,
         seed=request.seed,
@@ -113,18 +118,23 @@ def _graph(request: RolloutRequest, options: Mapping[str, Any], reports: Path) -
         "simulation": {name: options[name] for name in ("answer_timeout_s", "answer_tries")},
         "episodes": {name: options[name] for name in ("ready_timeout_s", "call_timeout_s", "episode_timeout_s")},
     }
-    extra["simulation"]["begin_ns"] = _clock_ns(request.record)
     extra["episodes"]["report"] = str(reports)
     nodes = [replace(node, parameters={**node.parameters, **extra.get(node.name, {})}) for node in graph.nodes]
     return replace(graph, nodes=tuple(nodes))
 
 
-def _clock_ns(record: Path | None) -> int:
-    """When the first new episode can begin on the clock of the store that it is appended to, if there is one."""
-    if record is None or not (record / "zarr.json").exists():
-        return 0
-    store = Store(record)
-    return store.info(store.n_episodes - 1).end_ns + 2 * store.embodiment.period_ns if store.n_episodes else 0
+def _require_fit(policy: str, embodiment: Embodiment) -> None:
+    """Refuses early what the policy node would refuse seconds later; whatever else is wrong, it finds itself."""
+    if policy == EXPERT:
+        return
+    config = Path(policy) / "config.json"
+    try:
+        made_for = json.loads(config.read_text("utf-8"))["embodiment"]
+    except OSError as error:
+        raise TandemError(f"policy '{policy}': {config} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError):
+        return
+    Embodiment.from_dict(made_for, str(config)).require_fit(embodiment, f"policy '{policy}'")
 
 
 def _follow(reports: Path, alive: Callable[[], bool]) -> Iterator[EpisodeReport]:

@@ -39,12 +39,19 @@ class AnswerBook:
             return None
         self._skip(observation.stamp_ns)
         if self._player.wants_inference:
-            self._player.accept(self._policy.infer([observation], [self._player.noise_key])[0])
+            self._player.accept(self._infer(observation))
         points = self._player.answer()
         self._answers[observation.stamp_ns] = points
         if len(self._answers) > self._depth:
             del self._answers[next(iter(self._answers))]
         return points
+
+    def _infer(self, observation: Observation) -> np.ndarray:
+        chunks = self._policy.infer([observation], [self._player.noise_key])
+        allowed = (1, self._policy.chunk_size, self._policy.embodiment.action_dim)
+        if chunks.shape != allowed or chunks.dtype != np.float32:
+            raise TandemError(f"policy: chunks are {chunks.dtype} {chunks.shape} (allowed: float32 {allowed})")
+        return chunks[0]
 
     def _skip(self, stamp_ns: int) -> None:
         """Lets go the actions of ticks that were never asked for (real time: overtaken, but played by the gate)."""
@@ -108,7 +115,7 @@ class PolicyServer:
         try:
             while self._step():
                 pass
-        except (TandemError, RuntimeError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001  (handed to the main thread)
             self._failed(error)
 
     def _step(self) -> bool:

@@ -70,7 +70,7 @@ class Child:
         status = self.process.returncode
         ended = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         lines = [line for line in self.tail if line.strip()]
-        telling = [line for line in lines if _ERROR.search(line)] or lines
+        telling = [line for line in lines if _ERROR.search(line)] or (lines if status >= 0 else [])
         return f"{ended}: {_LEAD.sub('', telling[-1].strip())}" if telling else ended
 
     def signal(self, number: int) -> None:

@@ -63,7 +63,8 @@ class PolicyNode(LifecycleNode):
         """Configures and activates; raises what went wrong with it."""
         for trigger in (self.trigger_configure, self.trigger_activate):
             if trigger() is not TransitionCallbackReturn.SUCCESS:
-                self._runtime.spin()  # raises the failure that the transition reported
+                if self._runtime.stopping:
+                    self._runtime.spin()  # raises the failure that the transition reported
                 raise TandemError("policy: did not come up")
 
     # transitions --------------------------------------------------------------------------------------------
@@ -72,7 +73,7 @@ class PolicyNode(LifecycleNode):
         """Loads the policy, checks that it fits, and runs it a few times for warmth."""
         try:
             self._policy = _load(self._path, self._device, self._threads, self._embodiment)
-        except TandemError as error:
+        except Exception as error:  # noqa: BLE001  (raised again by bring_up; the state machine would swallow it)
             self._runtime.fail(error)
             return TransitionCallbackReturn.FAILURE
         return TransitionCallbackReturn.SUCCESS
