@@ -106,23 +106,22 @@ def write_rows(out: Path, rows: Sequence[Row], facts: Mapping[str, Any], **extra
 
 def print_rows(title: str, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
     """The table of a bench on the terminal."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, caption=machine_line(facts), caption_justify="left")
-    for column, justify in (
-        ("row", "left"),
-        ("value", "right"),
-        ("ratio", "right"),
-        ("target", "left"),
-        ("met", "left"),
-        ("note", "left"),
-    ):
-        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    table = Table(title=title, caption=machine_line(facts), caption_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("row", no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True)
+    ratios = any(row.ratio is not None for row in rows)
+    if ratios:
+        table.add_column("ratio", justify="right", no_wrap=True)
+    for column in ("target", "met", "note"):
+        table.add_column(column)
     for row in rows:
-        ratio = "" if row.ratio is None else f"{row.ratio:.3g} x"
+        ratio = [] if not ratios else ["" if row.ratio is None else f"{row.ratio:.3g} x"]
         met = {True: "[green]yes[/]", False: "[red]no[/]", None: "-"}[row.met]
-        table.add_row(row.name, _shown(row), ratio, row.target, met, row.note)
+        table.add_row(row.name, _shown(row), *ratio, row.target, met, row.note)
     Console().print(table)
 
 

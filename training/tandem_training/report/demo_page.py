@@ -36,7 +36,7 @@ def write_page(
     sections = [
         ("The loop", loop(_stations(evaluated, named))),
         ("Before and after", _comparison(evaluated) + row([svg(figures.success_bars(_rates(evaluated)))])),
-        ("Figures", table(("row", "value", "target", "met", "note"), [_cells(item) for item in rows], 1)),
+        ("Figures", table(("row", "value", "target", "met", "note"), [_cells(item) for item in rows], {1})),
         ("Learning curves", svg(figures.learning_curves(curves))),
         ("Rollouts over ROS 2, same seeds before and after", _films(evaluated, films)),
         ("Where the policy looks", _attention(named["last"], evaluated["after"])),
@@ -99,7 +99,7 @@ def _comparison(evaluated: Mapping[str, "Evaluated"]) -> str:
              f"{metrics['steps_mean']:.2f}", f"{latency['p50']:.1f} / {latency['p99']:.1f}")
         )  # fmt: skip
     head = ("policy", "learned from", "success", "95 % interval", "episodes", "steps", "latency p50 / p99 (ms)")
-    return table(head, lines, 2)
+    return table(head, lines, range(2, len(head)))
 
 
 def _cells(item: Row) -> tuple[str, ...]:
@@ -114,8 +114,8 @@ def _history(step: Done) -> dict[str, list[tuple[int, float]]]:
         point = json.loads(line)
         if "loss" in point:
             curves["train"].append((point["step"], point["loss"]))
-        if "val/loss" in point:
-            curves["val"].append((point["step"], point["val/loss"]))
+        if "val" in point:
+            curves["val"].append((point["step"], point["val"]["loss"]))
     return curves
 
 
@@ -166,7 +166,7 @@ def _failures(found: "Evaluated", folder: Path) -> str:
     failures = found.metrics["failures"]
     if not failures:
         return f"<p>Nothing: all {found.metrics['episodes']} episodes succeeded.</p>"
-    kinds = table(("kind", "episodes"), [(kind, str(count)) for kind, count in failures.items()])
+    kinds = table(("kind", "episodes"), [(kind, str(count)) for kind, count in failures.items()], {1})
     lost = [index for index, success in enumerate(found.successes) if not success][: 2 * SHOWN]
     shown = []
     for index in lost:

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -25,12 +25,12 @@ def page(title: str, lead: str, sections: Sequence[tuple[str, str]], foot: str) 
     )
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], numeric_from: int = 1) -> str:
-    """A table of text cells; columns from ``numeric_from`` on are right-aligned."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], numeric: Collection[int] = ()) -> str:
+    """A table of text cells; the columns ``numeric`` are right-aligned and do not wrap."""
 
     def cells(tag: str, values: Sequence[str]) -> str:
         return "".join(
-            f"<{tag}{' class=n' if index >= numeric_from else ''}>{escape(value)}</{tag}>"
+            f"<{tag}{' class=n' if index in numeric else ''}>{escape(value)}</{tag}>"
             for index, value in enumerate(values)
         )
 
