@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tandem_datasets.errors import TandemError
+from tandem_datasets.store import Store
 from tandem_ros.commands import launch
 from tandem_ros.domain import claim
 from tandem_ros.graph import LAUNCH_FILES
@@ -68,12 +69,20 @@ def test_an_occupied_domain_is_refused_before_anything_starts() -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_the_expert_rolls_out_from_the_command_line() -> None:
-    command = [*TANDEM, "launch", "blockfind", "policy:=expert", "episodes:=3", "seed:=7"]
+def test_the_expert_rolls_out_and_is_recorded_from_the_command_line(tmp_path: Path) -> None:
+    record = tmp_path / "runs.zarr"
+    command = [*TANDEM, "launch", "blockfind", "policy:=expert", "episodes:=3", "seed:=7", f"record:={record}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("[episodes] ") >= 3
     assert "Traceback" not in done.stderr
+    store = Store(record)
+    infos = [store.info(index) for index in range(store.n_episodes)]
+    assert [info.seed for info in infos] == [7, 8, 9]
+    assert {info.provenance["policy"] for info in infos} == {"expert"}
+    for index, info in enumerate(infos):
+        assert (
+            f"[episodes] episode {index} (seed {info.seed}): success, {len(store.frames(index))} steps" in done.stderr
+        )
 
 
 def test_ctrl_c_ends_the_graph_with_its_own_status_and_leaves_nothing() -> None:

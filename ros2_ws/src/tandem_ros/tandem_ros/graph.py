@@ -135,6 +135,7 @@ def rollout(
         "label": label,
         "expert": expert,
         "listeners": ",".join(observers),
+        "begin_ns": _clock_ns(record),
     }
     nodes = [Node("tandem_ros.nodes.simulation", "simulation", place, simulation)]
     if not expert:
@@ -154,6 +155,16 @@ def rollout(
     }
     nodes.append(Node("tandem_ros.nodes.episodes", "episodes", place, wanted, ends=True))
     return Graph(tuple(nodes), place, domain)
+
+
+def _clock_ns(record: Path | None) -> int:
+    """When the first new episode can begin on the clock of the store that it is appended to, if there is one."""
+    if record is None or not (record / "zarr.json").exists():
+        return 0
+    from tandem_datasets.store import Store
+
+    store = Store(record)
+    return store.info(store.n_episodes - 1).end_ns + 2 * store.embodiment.period_ns if store.n_episodes else 0
 
 
 def normal_namespace(text: str) -> str:
