@@ -7,7 +7,6 @@ otherwise than single observations do, so that only ``num_envs=1`` is comparable
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -18,7 +17,8 @@ from tandem_datasets.frames import EpisodeInfo, Source
 from tandem_datasets.policy import ChunkPlayer, Policy
 from tandem_datasets.rollout import EXPERT, EpisodeResult, RolloutRequest
 from tandem_sim import registry
-from tandem_sim.episodes import Episode, shifted
+from tandem_sim.episodes import Episode
+from tandem_sim.recording import EpisodeWriter
 
 
 class _Trial:
@@ -60,7 +60,7 @@ def run(request: RolloutRequest, on_episode: Callable[[EpisodeResult], None]) ->
             provenance["identity"] = policy.identity
         if noise:
             provenance["noise"] = noise
-        writer = stack.enter_context(_Writer(request.record, embodiment, provenance))
+        writer = stack.enter_context(EpisodeWriter(request.record, embodiment, provenance))
         results = []
         for trial in _in_order(_trials(request, policy, noise, envs)):
             result = trial.result(writer.write(trial.episode))
@@ -96,7 +96,7 @@ def _trials(
 ) -> Iterator[_Trial]:
     """Finished trials as they finish; an environment that is free takes the next episode."""
     waiting = iter(range(request.episodes))
-    running = [_Trial(index, env, request, policy) for index, env in zip(waiting, envs, strict=False)]
+    running = [_Trial(index, env, request, policy) for env, index in zip(envs, waiting, strict=False)]
     while running:
         actions = _expert_actions(running) if policy is None else _policy_actions(running, policy)
         for trial, action in zip(running, actions, strict=True):
@@ -153,33 +153,3 @@ def _policy_actions(trials: Sequence[_Trial], policy: Policy) -> list[np.ndarray
             trial.player.accept(chunk)
             trial.latency_ms.append(latency_ms)
     return [trial.player.answer()[0] for trial in trials]
-
-
-class _Writer:
-    """Puts episodes on one clock and, given a path, into a store."""
-
-    def __init__(self, path: Path | None, embodiment: Any, provenance: dict[str, Any]) -> None:
-        self._provenance = provenance
-        self._clock_ns = 0
-        self._recorder = None
-        if path is not None:
-            from tandem_datasets.recorder import Recorder
-
-            self._recorder = Recorder(path, embodiment)
-
-    def __enter__(self) -> "_Writer":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._recorder is not None:
-            self._recorder.close()
-
-    def write(self, episode: Episode) -> EpisodeInfo:
-        info = episode.info(self._clock_ns, self._provenance)
-        if self._recorder is not None:
-            self._recorder.begin(info)
-            for frame in episode.frames:
-                self._recorder.add(shifted(frame, self._clock_ns))
-            self._recorder.commit()
-        self._clock_ns = episode.next_begin_ns(self._clock_ns)
-        return info

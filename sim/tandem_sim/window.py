@@ -2,17 +2,23 @@
 
 import os
 import sys
+import time
+from collections import deque
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import numpy as np
 
 from tandem_datasets.errors import TandemError
+from tandem_sim.pictures import enlarge
+from tandem_sim.play import Event
+
+_POLL_S = 0.01
 
 
 class Window:
-    """Shows RGB pictures; collects the keys and clicks that a person makes on them.
+    """Shows RGB pictures with captions; as a :class:`~tandem_sim.play.View` it also waits for keys and clicks.
 
     Raises:
         TandemError: there is no display, or no tkinter.
@@ -26,35 +32,54 @@ class Window:
         self._root.title(title)
         self._label = tkinter.Label(self._root, borderwidth=0)
         self._label.pack()
-        self._picture: Any = None
-        self._events: list[tuple[str, float, float]] = []
+        self._picture: Any = None  # tkinter only borrows it
+        self._size = (1, 1)  # width and height of the image above the captions
+        self._events: deque[Event] = deque()
         self.closed = False
         self._root.protocol("WM_DELETE_WINDOW", self.close)
-        self._root.bind("<Key>", lambda event: self._events.append((_key(event), 0.0, 0.0)))
-        self._label.bind("<Button-1>", lambda event: self._events.append(("click", event.x, event.y)))
+        self._root.bind("<Key>", self._on_key)
+        self._label.bind("<Button-1>", self._on_click)
 
-    def show(self, picture: np.ndarray) -> None:
-        """Replaces the picture, (H, W, 3) uint8 RGB; does nothing once the person closed the window."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def show(self, image: np.ndarray, lines: list[str]) -> None:
+        """Replaces the image, (H, W, 3) uint8 RGB, and its captions; nothing once the person closed the window."""
         if self.closed:
             return
         import tkinter
 
-        _, png = cv2.imencode(".png", picture[..., ::-1])
-        self._picture = tkinter.PhotoImage(data=png.tobytes(), format="png")
+        self._size = (512, round(512 * image.shape[0] / image.shape[1]))
+        _, png = cv2.imencode(".png", enlarge(image, 512, lines)[..., ::-1])
+        self._picture = tkinter.PhotoImage(master=self._root, data=png.tobytes(), format="png")
         self._label.configure(image=self._picture)
-        self.poll()
+        self._root.update()
 
-    def poll(self) -> list[tuple[str, float, float]]:
-        """The keys and clicks since the last call: (name, x, y), x and y in pixels for "click", else 0."""
-        if not self.closed:
+    def wait(self) -> Event:
+        """The next key or click; ``q`` once the window is closed."""
+        while not self._events and not self.closed:
             self._root.update()
-        events, self._events = self._events, []
-        return events
+            time.sleep(_POLL_S)
+        return self._events.popleft() if self._events else Event("q")
 
     def close(self) -> None:
         if not self.closed:
             self.closed = True
             self._root.destroy()
+
+    def _on_key(self, event: Any) -> None:
+        name = event.keysym
+        if name.startswith(("Shift", "Control", "Alt", "Caps")):  # not by themselves
+            return
+        self._events.append(Event(f"Shift-{name}" if event.state & 0x1 and len(name) > 1 else name))
+
+    def _on_click(self, event: Any) -> None:
+        width, height = self._size
+        if event.y < height:
+            self._events.append(Event("click", (event.x / width, event.y / height)))
 
 
 def available() -> bool:
@@ -66,7 +91,7 @@ def require(where: str) -> None:
     """Raises TandemError saying why no window can be opened here."""
     obstacle = _lacking() or _refusal()
     if obstacle:
-        raise TandemError(f"{where}: {obstacle} (a terminal will do for tandem play; rgb_array needs neither)")
+        raise TandemError(f"{where}: {obstacle}")
 
 
 def _lacking() -> str:
@@ -83,9 +108,3 @@ def _refusal() -> str:
     except tkinter.TclError as error:
         return f"the display cannot be opened: {error}"
     return ""
-
-
-def _key(event: Any) -> str:
-    """``a``, ``A``, ``Left``, ``Shift-Left``, ``Escape`` ..."""
-    shifted = event.state & 0x1 and len(event.keysym) > 1
-    return f"Shift-{event.keysym}" if shifted else event.keysym

@@ -22,7 +22,6 @@ _PATCH = 11  # pixels a side that a marker may touch
 _REACH = _PATCH // 2
 _DARK_PX = (1.6, 3.6)  # inner and outer radius of the marker's dark ring
 _LIGHT_PX = (2.1, 3.05)  # of the white ring upon it; the middle stays open and shows what is below
-_CAPTION_PX = 48
 
 
 class Canvas:
@@ -64,19 +63,6 @@ def draw_board(layout: Layout) -> np.ndarray:
         left, top = (int((value - 0.5) * CELL_PX) for value in centre)
         cv2.rectangle(board, (left, top, CELL_PX, CELL_PX), PALETTE[colour], cv2.FILLED)
     return board
-
-
-def enlarge(image: np.ndarray, side_px: int = 512, caption: str = "") -> np.ndarray:
-    """A picture for people: ``image`` with its pixels visible, the caption below it; uint8 RGB."""
-    view = cv2.resize(image, (side_px, side_px), interpolation=cv2.INTER_NEAREST)
-    if not caption:
-        return view
-    strip = np.full((_CAPTION_PX, side_px, 3), 24, np.uint8)
-    scale = 0.7
-    while scale > 0.35 and cv2.getTextSize(caption, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0] > side_px - 24:
-        scale -= 0.05
-    cv2.putText(strip, caption, (12, 31), cv2.FONT_HERSHEY_SIMPLEX, scale, (235, 235, 235), 1, cv2.LINE_AA)
-    return np.concatenate([view, strip])
 
 
 @cache

@@ -10,7 +10,8 @@ from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError
 from tandem_sim import spaces, window
 from tandem_sim.blockfind import task
-from tandem_sim.blockfind.drawing import Canvas, enlarge
+from tandem_sim.blockfind.drawing import Canvas
+from tandem_sim.pictures import enlarge
 
 RENDER_MODES = ("rgb_array", "human")
 
@@ -118,7 +119,7 @@ class BlockFindEnv(gymnasium.Env):
         """The enlarged picture with its caption, uint8 RGB, in mode "rgb_array"."""
         if self.render_mode != "rgb_array":
             return None
-        return enlarge(self._canvas.draw(self._position[None])[0], caption=self.task_description)
+        return enlarge(self._canvas.draw(self._position[None])[0], captions=[self.task_description])
 
     def close(self) -> None:
         if self._window is not None:
@@ -135,7 +136,7 @@ class BlockFindEnv(gymnasium.Env):
     def _show(self, observation: dict[str, Any]) -> None:
         if self.render_mode == "human":
             self._window = self._window or window.Window("BlockFind")
-            self._window.show(enlarge(observation["pixels"]["top"], caption=self.task_description))
+            self._window.show(observation["pixels"]["top"], [self.task_description])
 
 
 def check_render_mode(mode: str | None) -> str | None:

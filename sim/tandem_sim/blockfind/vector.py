@@ -12,7 +12,8 @@ from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError
 from tandem_sim import spaces
 from tandem_sim.blockfind import task
-from tandem_sim.blockfind.drawing import Canvas, enlarge
+from tandem_sim.blockfind.drawing import Canvas
+from tandem_sim.pictures import enlarge
 
 
 class BlockFindVectorEnv(VectorEnv):
@@ -142,7 +143,7 @@ class BlockFindVectorEnv(VectorEnv):
         if self.render_mode is None:
             return None
         images = self._canvas.draw(self._positions)
-        return tuple(enlarge(image, caption=text) for image, text in zip(images, self.task_description, strict=True))
+        return tuple(enlarge(image, captions=[text]) for image, text in zip(images, self.task_description, strict=True))
 
     def _begin(self, mask: np.ndarray, seeds: Sequence[int | None]) -> None:
         layouts = self._layouts or [None] * self.num_envs  # type: ignore[list-item]

@@ -1,0 +1,80 @@
+"""Record demonstrations: the expert (or a policy, with the expert's labels) acts, a store keeps it.
+
+    tandem collect env=blockfind episodes=200 out=outputs/demos.zarr
+    tandem collect env=blockfind episodes=50 out=outputs/demos.zarr append=true seed=1000 noise=0.3
+
+Episode i uses seed + i. Each step is stored with the action executed and the expert's label. Stopped at any
+point, the store keeps the episodes that were finished.
+"""
+
+from pathlib import Path
+
+
+def main(argv: list[str]) -> int:
+    from tandem_training.config import parse
+
+    config = parse("collect", argv, __doc__)
+    if config is None:
+        return 0
+    return _run(config)
+
+
+def _run(config) -> int:
+    import time
+
+    from tandem_datasets.rollout import EXPERT, EpisodeResult
+    from tandem_sim.rollout import run
+    from tandem_training.evaluation import progress
+
+    request = _request(config)
+    results: list[EpisodeResult] = []
+    started = time.perf_counter()
+    title = "the expert demonstrates" if request.policy == EXPERT else "the policy acts, the expert labels"
+    try:
+        with progress(request.episodes, title) as advance:
+
+            def on_episode(result: EpisodeResult) -> None:
+                results.append(result)
+                advance(result)
+
+            run(request, on_episode)
+    finally:
+        seconds = time.perf_counter() - started
+        stopped = "" if len(results) == request.episodes else f" of {request.episodes}, then stopped"
+        if results:
+            won = sum(result.info.success for result in results)
+            frames = sum(result.steps for result in results)
+            print(
+                f"{len(results)} episodes{stopped}: {frames} frames, {won / len(results):.1%} success, "
+                f"{seconds:.1f} s, in {request.record}"
+            )
+    return 0
+
+
+def _request(config):
+    from omegaconf import OmegaConf
+
+    from tandem_datasets.errors import TandemError
+    from tandem_datasets.rollout import EnvSpec, RolloutRequest
+    from tandem_training.evaluation import policy_loader
+    from tandem_training.provenance import policy_provenance
+    from tandem_training.validate import at_least
+
+    where = "tandem collect"
+    at_least(where, episodes=(config.episodes, 1), num_envs=(config.num_envs, 1), threads=(config.threads, 1))
+    at_least(where, seed=(config.seed, 0), noise=(config.noise, 0))
+    out, policy = Path(config.out), str(config.policy)
+    if not config.append and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise TandemError(f"{where}: out={out} exists (allowed: a new path, or append=true to add to a store)")
+    return RolloutRequest(
+        env=EnvSpec(config.env.id, OmegaConf.to_container(config.env.options) or {}),  # type: ignore[arg-type]
+        policy=policy,
+        episodes=config.episodes,
+        seed=config.seed,
+        load_policy=policy_loader(policy, config.device, config.threads),
+        record=out,
+        label=True,
+        num_envs=config.num_envs,
+        provenance=policy_provenance(policy),
+        options={"noise": float(config.noise)},
+    )
