@@ -124,11 +124,12 @@ def print_evaluation(metrics: dict[str, Any]) -> None:
 @contextmanager
 def progress(total: int, title: str) -> Iterator[Callable[[EpisodeResult], None]]:
     """A bar over episodes that shows the success so far; silent where there is no terminal."""
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     won = 0
-    with Progress(*columns, transient=True) as bar:
+    with Progress(*columns, transient=True, disable=not Console().is_terminal) as bar:
         task = bar.add_task(title, total=total)
 
         def advance(result: EpisodeResult) -> None:
