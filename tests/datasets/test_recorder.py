@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tandem_datasets.codecs import CODECS
 from tandem_datasets.errors import TandemError
 from tandem_datasets.frames import EpisodeInfo, Source
 from tandem_datasets.recorder import Recorder
@@ -110,6 +111,22 @@ def test_arrays_may_be_reused_by_the_caller(recorder, embodiment, make_frames, a
             array[...] = 0
     recorder.commit()
     assert_same_frames(Store(recorder.path).frames(0), again)
+
+
+def test_arrays_may_be_read_only_or_views(tmp_path, embodiment, make_frames, assert_same_frames):
+    """Images that come off the wire are read-only; cropped and flipped ones are not contiguous."""
+    frames = make_frames(embodiment, 2)
+    wanted = frames[1].observation.images["top"]
+    flipped = np.ascontiguousarray(wanted[::-1, ::-1])[::-1, ::-1]
+    frozen = np.frombuffer(frames[0].observation.images["top"].tobytes(), np.uint8).reshape(wanted.shape)
+    given = [
+        _observation(frame, images={**frame.observation.images, "top": image})
+        for frame, image in zip(frames, (frozen, flipped), strict=True)
+    ]
+    for codec in CODECS:
+        with Recorder(tmp_path / codec, embodiment, codec=codec) as recorder:
+            recorder.write_episode(INFO, given)
+        assert_same_frames(Store(tmp_path / codec).frames(0), frames)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What was recorded comes back byte for byte, quickly, and while it is still being recorded."""
 
 import pickle
+import threading
 import time
 from dataclasses import replace
 
@@ -145,6 +146,27 @@ def test_refresh_shows_what_was_committed_since(tmp_path, embodiment, make_frame
         assert store.load("top").shape[0] == 5  # the view is the old one until it is refreshed
         assert store.refresh() == 1
         assert store.refresh() == 0
+
+
+def test_reading_while_a_recorder_writes(tmp_path, embodiment, make_frames, assert_same_frames):
+    episodes = [make_frames(embodiment, 11, seed=k) for k in range(60)]  # they fill two shards and share a third
+    recorder = Recorder(tmp_path / "a", embodiment, fsync=False)
+
+    def write() -> None:
+        with recorder:
+            for frames in episodes:
+                recorder.write_episode(EpisodeInfo(0, ""), frames)
+
+    store = Store(tmp_path / "a")
+    writer = threading.Thread(target=write)
+    writer.start()
+    while store.n_episodes < len(episodes):
+        alive = writer.is_alive()
+        if store.refresh():
+            assert_same_frames(store.frames(store.n_episodes - 1), episodes[store.n_episodes - 1])
+            assert len(store.load("top")) == store.n_frames
+        assert alive or store.n_episodes == len(episodes) or store.refresh(), "the writer died"
+    writer.join()
 
 
 def test_refresh_notices_another_store(tmp_path, embodiment, make_frames):
