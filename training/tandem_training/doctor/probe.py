@@ -6,6 +6,7 @@ The training is a real one (recorded episodes, the engine, a checkpoint), in a t
 import io
 import json
 import tempfile
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 from tandem_training import cli
 
 POLICY = "tinyvla/nano"
-_FEW, _MORE = 5, 45  # steps; their difference leaves out what happens once
+_WARM_UP, _MOST = 3, 60  # steps
+_BUDGET_S = 4.0  # for the timed steps, as far as the slow first ones can tell
 
 
 def gpu() -> dict[str, Any]:
@@ -50,14 +52,10 @@ def training() -> dict[str, Any]:
             status = cli.main(["collect", "env=blockfind", "episodes=16", f"out={folder}/demos.zarr"])
         if status:
             raise SystemExit(status)
-        seconds = {}
-        for steps in (_FEW, _MORE):
-            quiet = [f"trainer.{name}={steps}" for name in ("max_steps", "log_every", "val_every", "checkpoint_every")]
-            config = compose("train", [*full, *quiet, f"data={folder}/demos.zarr", f"out={folder}/{steps}"])
-            with redirect_stdout(io.StringIO()):
-                metrics = run(config).metrics
-            seconds[steps] = metrics["seconds"]
-    step_s = (seconds[_MORE] - seconds[_FEW]) / (_MORE - _FEW)
+        warm = _train(run, [*full, f"data={folder}/demos.zarr", f"out={folder}/warm"], _WARM_UP)
+        steps = max(_WARM_UP, min(_MOST, round(_BUDGET_S * _WARM_UP / warm["seconds"])))
+        metrics = _train(run, [*full, f"data={folder}/demos.zarr", f"out={folder}/timed"], steps)
+    step_s = metrics["seconds"] / steps
     return {
         "policy": POLICY,
         "max_steps": planned.max_steps,
@@ -66,6 +64,15 @@ def training() -> dict[str, Any]:
         "step_ms": 1e3 * step_s,
         "estimate_s": step_s * planned.max_steps,
     }
+
+
+def _train(run: Callable, overrides: list[str], steps: int) -> dict[str, Any]:
+    """The metrics of a training of ``steps`` that does nothing else before its end."""
+    from tandem_training.config import compose
+
+    once = [f"trainer.{name}={steps}" for name in ("max_steps", "log_every", "val_every", "checkpoint_every")]
+    with redirect_stdout(io.StringIO()):
+        return run(compose("train", [*overrides, *once])).metrics
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The GPU, and how long a full training takes here, from a few steps of a real one in a process of its own."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,8 @@ def _time(facts: dict[str, Any]) -> Finding:
         f"{facts['policy']} with preset=full: about {shown} for {facts['max_steps']} steps of "
         f"{facts['batch_size']} on {facts['device']} ({facts['step_ms']:.0f} ms a step, validations come on top)"
     )
+    if os.getloadavg()[0] > (os.cpu_count() or 1):
+        found += "; an upper bound, for others are at work here"
     return Finding(_SUBJECT, Health.FINE, found, values=facts)
 
 
