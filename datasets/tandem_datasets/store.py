@@ -74,14 +74,13 @@ class Store:
 
     @property
     def digest(self) -> str:
-        """A short hash of embodiment, episode uuids, numbers and ends: it names the committed content."""
+        """A short hash of embodiment, episode ends and facts, uuids among them: it names the committed content."""
         if self._digest is None:
             parts = hashlib.sha256(self.embodiment.digest.encode())
             parts.update(self._ends.astype("<i8").tobytes())
             for column in EPISODE_NUMBERS:
                 parts.update(self._read(column, 0, self.n_episodes).tobytes())
-            for info in self.infos():
-                parts.update(f"{info.uuid}\n".encode())
+            parts.update(b"".join(self._info_texts(0, self.n_episodes)))
             self._digest = parts.hexdigest()[:16]
         return self._digest
 
