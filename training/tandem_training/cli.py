@@ -1,6 +1,7 @@
 """The ``tandem`` command: finds its subcommands through the entry-point group ``tandem.commands``."""
 
 import os
+import signal
 import sys
 from importlib.metadata import EntryPoint, entry_points
 
@@ -12,6 +13,10 @@ GROUP = "tandem.commands"
 def main(argv: list[str] | None = None) -> int:
     """Runs one subcommand and returns the exit status: 0 fine, 2 bad input, 130 interrupted."""
     args = sys.argv[1:] if argv is None else argv
+    # OpenMP's threads wait for each other by spinning, which is 5 times slower as soon as cores are shared; it reads
+    # this when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGTERM, _terminate)
     commands = {entry.name: entry for entry in entry_points(group=GROUP)}
     if not args or args[0] in ("-h", "--help", "help"):
         print(_help(commands))
@@ -34,6 +39,11 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `tandem list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _terminate(signum: int, _frame: object) -> None:
+    """SIGTERM unwinds like an error, so that whatever was started is ended and nothing is left half-written."""
+    sys.exit(128 + signum)
 
 
 def _help(commands: dict[str, EntryPoint]) -> str:

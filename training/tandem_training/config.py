@@ -212,3 +212,19 @@ def _flatten(config, prefix: str = "") -> Iterator[str]:
         yield name
         if not OmegaConf.is_missing(config, key) and isinstance(config[key], DictConfig):
             yield from _flatten(config[key], name + ".")
+
+
+def section(config) -> dict[str, Any]:
+    """A part of a composed configuration as a plain dict; empty where it is null."""
+    from omegaconf import OmegaConf
+
+    found = OmegaConf.to_container(config, resolve=True) if config is not None else {}
+    assert isinstance(found, dict)
+    return {str(key): value for key, value in found.items()}
+
+
+def env_spec(config):
+    """The :class:`~tandem_datasets.rollout.EnvSpec` of a configuration's group ``env``."""
+    from tandem_datasets.rollout import EnvSpec
+
+    return EnvSpec(str(config.env.id), section(config.env.options))

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tandem_datasets.policy import Policy
-from tandem_datasets.rollout import EXPERT, EnvSpec, RolloutRequest
+from tandem_datasets.rollout import EXPERT, RolloutRequest
+from tandem_training.config import compose, env_spec, section
 from tandem_training.evaluation import evaluate, policy_loader
 from tandem_training.provenance import code_digest, policy_provenance
 from tandem_training.results import Row, machine, print_rows, write_rows
@@ -48,11 +49,9 @@ class Demo:
     """The steps of the demo on one configuration (``conf/demo.yaml``)."""
 
     def __init__(self, config: Any, job: Steps) -> None:
-        from omegaconf import OmegaConf
-
         self.config, self.job = config, job
-        self.env = EnvSpec(config.env.id, OmegaConf.to_container(config.env.options) or {})
-        self.ros = OmegaConf.to_container(config.ros)
+        self.env = env_spec(config)
+        self.ros = section(config.ros)
         self._env_facts = {"id": self.env.id, "options": dict(self.env.options)}
 
     def run(self) -> tuple[dict[str, Evaluated], dict[str, Done]]:
@@ -83,7 +82,6 @@ class Demo:
         return self._step(name, title, {"env": self._env_facts, "episodes": episodes, "seed": seed}, make)
 
     def _train(self, name: str, title: str, data: tuple[Done, ...]) -> Done:
-        from tandem_training.config import compose
         from tandem_training.train import run
 
         overrides = [*self.config.train, f"seed={self.config.seed}"]

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from tandem_datasets.errors import TandemError
-from tandem_datasets.rollout import EXPERT, EnvSpec, RolloutRequest
+from tandem_datasets.rollout import EXPERT, RolloutRequest
 from tandem_training.benches._measuring import Target, measure_groups, median_row, seconds_of, tandem
-from tandem_training.evaluation import evaluate, policy_loader
+from tandem_training.config import compose, env_spec, section
+from tandem_training.evaluation import evaluate, find_backend, policy_loader
 from tandem_training.provenance import code_digest
 from tandem_training.results import Row
 from tandem_training.statistics import paired_difference, percentiles, wilson
@@ -61,11 +62,9 @@ class LoopBench:
     """One configuration's measurements; each method gives the rows of one group."""
 
     def __init__(self, config: Any, job: Steps) -> None:
-        from omegaconf import OmegaConf
-
         self.config, self.job = config, job
-        self.env = EnvSpec(config.env.id, OmegaConf.to_container(config.env.options) or {})
-        self.ros = OmegaConf.to_container(config.ros)
+        self.env = env_spec(config)
+        self.ros = section(config.ros)
 
     # what the rows need
 
@@ -82,7 +81,6 @@ class LoopBench:
 
     def policy(self, name: str, preset: str, data: Sequence[Done]) -> Done:
         """A policy trained with the preset; its facts are the training's metrics."""
-        from tandem_training.config import compose
         from tandem_training.train import run
 
         overrides = [f"preset={preset}", f"seed={self.config.seed}"]
@@ -193,12 +191,7 @@ class LoopBench:
 
     def _steps_per_s(self, policy: Done, backend: str) -> float:
         """Steps a second of wall time from the end of the first episode to the end of the last."""
-        import tandem_sim.registry
-
         ends: list[tuple[float, int]] = []
-        from tandem_training.evaluation import find_backend
-
-        tandem_sim.registry.make(self.env).close()
         request = self._lockstep(policy, self.config.rate_episodes)
         find_backend(backend)(request, lambda result: ends.append((time.perf_counter(), result.steps)))
         return sum(count for _, count in ends[1:]) / (ends[-1][0] - ends[0][0])

@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     if argv[0] not in names:
         raise unknown("tandem bench", argv[0], names)
     bench = import_module(f"{benches.__name__}.{argv[0]}")
-    config = parse(f"bench_{argv[0]}", argv[1:], bench.__doc__)
+    config = parse(f"bench_{argv[0]}", argv[1:], bench.__doc__ or "")
     if config is None:
         return 0
     known = list(bench.TARGETS)

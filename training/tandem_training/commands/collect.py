@@ -52,10 +52,9 @@ def _run(config) -> int:
 
 
 def _request(config):
-    from omegaconf import OmegaConf
-
     from tandem_datasets.errors import TandemError
-    from tandem_datasets.rollout import EnvSpec, RolloutRequest
+    from tandem_datasets.rollout import RolloutRequest
+    from tandem_training.config import env_spec
     from tandem_training.evaluation import policy_loader
     from tandem_training.provenance import policy_provenance
     from tandem_training.validate import at_least
@@ -67,7 +66,7 @@ def _request(config):
     if not config.append and out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise TandemError(f"{where}: out={out} exists (allowed: a new path, or append=true to add to a store)")
     return RolloutRequest(
-        env=EnvSpec(config.env.id, OmegaConf.to_container(config.env.options) or {}),  # type: ignore[arg-type]
+        env=env_spec(config),
         policy=policy,
         episodes=config.episodes,
         seed=config.seed,

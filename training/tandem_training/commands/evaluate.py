@@ -19,9 +19,8 @@ def main(argv: list[str]) -> int:
 
 
 def _run(config) -> int:
-    from omegaconf import OmegaConf
-
-    from tandem_datasets.rollout import EXPERT, EnvSpec, RolloutRequest
+    from tandem_datasets.rollout import EXPERT, RolloutRequest
+    from tandem_training.config import env_spec, section
     from tandem_training.evaluation import evaluate, find_backend, policy_loader, print_evaluation
     from tandem_training.provenance import policy_provenance
     from tandem_training.results import claim_out
@@ -37,7 +36,7 @@ def _run(config) -> int:
     if isinstance(record, bool):
         record = out / "episodes.zarr" if record else None
     request = RolloutRequest(
-        env=EnvSpec(config.env.id, OmegaConf.to_container(config.env.options) or {}),
+        env=env_spec(config),
         policy=policy,
         episodes=config.episodes,
         seed=config.seed,
@@ -47,7 +46,7 @@ def _run(config) -> int:
         num_envs=config.num_envs,
         provenance=provenance,
         options={
-            **OmegaConf.to_container(config.ros),
+            **section(config.ros),
             "device": config.device,
             "threads": config.threads,
         },

@@ -15,17 +15,15 @@ def main(argv: list[str]) -> int:
         return 0
     from pathlib import Path
 
-    from omegaconf import OmegaConf
-
-    from tandem_datasets.rollout import EnvSpec
     from tandem_sim.play import play
+    from tandem_training.config import env_spec
     from tandem_training.provenance import code_digest
     from tandem_training.validate import at_least
 
     at_least("tandem play", seed=(config.seed, 0))
     if config.episodes is not None:
         at_least("tandem play", episodes=(config.episodes, 1))
-    spec = EnvSpec(config.env.id, OmegaConf.to_container(config.env.options) or {})  # type: ignore[arg-type]
+    spec = env_spec(config)
     record = Path(config.record) if config.record else None
     with _view(config.view) as view:
         infos = play(spec, view, config.seed, config.episodes, record, {"code": code_digest()})

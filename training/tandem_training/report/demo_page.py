@@ -147,7 +147,7 @@ def _attention(policy: Done, found: "Evaluated") -> str:
 
     import tandem_policies
 
-    network = tandem_policies.load(str(policy.path / "best"), device="cpu", threads=1)
+    network: Any = tandem_policies.load(str(policy.path / "best"), device="cpu", threads=1)
     store = Store(found.step.path / "episodes.zarr")
     scenes = [store.frames(index)[0].observation for index in range(min(SHOWN, store.n_episodes))]
     # Beside its own instruction, each scene is shown the next scene's: only the words differ.
