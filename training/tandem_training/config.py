@@ -41,14 +41,16 @@ def parse(command: str, argv: Sequence[str], doc: str):
 
     arguments = list(argv)
     if "-h" in arguments or "--help" in arguments:
-        print(f"usage: tandem {command} [key=value ...] [--cfg job]\n\n{doc.strip()}\n\nKeys and defaults:\n")
+        print(
+            f"usage: tandem {command.replace('_', ' ')} [key=value ...] [--cfg job]\n\n{doc.strip()}\n\nKeys and defaults:\n"
+        )
         print(OmegaConf.to_yaml(compose(command, [])))
         return None
     show = False
     if "--cfg" in arguments:
         at = arguments.index("--cfg")
         if arguments[at + 1 : at + 2] != ["job"]:
-            raise TandemError(f"tandem {command}: --cfg takes 'job'")
+            raise TandemError(f"tandem {command.replace('_', ' ')}: --cfg takes 'job'")
         show = True
         del arguments[at : at + 2]
     config = compose(command, arguments)
@@ -59,10 +61,10 @@ def parse(command: str, argv: Sequence[str], doc: str):
         OmegaConf.resolve(config)
         missing = sorted(OmegaConf.missing_keys(config))
     except OmegaConfBaseException as error:
-        raise TandemError(f"tandem {command}: {_one_line(error)}") from error
+        raise TandemError(f"tandem {command.replace('_', ' ')}: {_one_line(error)}") from error
     if missing:
         wanted = " ".join(f"{key}=..." for key in missing)
-        raise TandemError(f"tandem {command}: missing {wanted}")
+        raise TandemError(f"tandem {command.replace('_', ' ')}: missing {wanted}")
     return config
 
 
@@ -78,7 +80,7 @@ def compose(command: str, overrides: Sequence[str]):
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    where = f"tandem {command}"
+    where = f"tandem {command.replace('_', ' ')}"
     with initialize_config_module(CONF_MODULE, version_base="1.3"):
         try:
             defaults = hydra_compose(command, return_hydra_config=True)

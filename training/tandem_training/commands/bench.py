@@ -27,12 +27,12 @@ def main(argv: list[str]) -> int:
     if config is None:
         return 0
     known = list(bench.TARGETS)
-    wanted = known if config.rows == "all" else list(config.rows)
+    wanted = known if config.rows is None else [config.rows] if isinstance(config.rows, str) else list(config.rows)
     for name in wanted:
         if name not in known:
             raise unknown(f"tandem bench {argv[0]}: rows", str(name), known)
     if not wanted:
-        raise TandemError(f"tandem bench {argv[0]}: rows is empty (allowed: all, or some of {', '.join(known)})")
+        raise TandemError(f"tandem bench {argv[0]}: rows is empty (allowed: some of {', '.join(known)})")
     return _measure(argv[0], bench, config, set(wanted))
 
 
