@@ -154,15 +154,22 @@ def test_an_interrupted_supervisor_leaves_no_node(make_node: MakeNode, number: s
     assert not any(alive(pid) for pid in pids)
 
 
-def test_a_killed_supervisor_leaves_no_node(make_node: MakeNode) -> None:
+def test_a_killed_supervisor_leaves_no_node_and_no_folder(
+    make_node: MakeNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """kill -9 lets nothing be tidied up: the nodes notice by themselves, also one that ignores Ctrl-C."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     make_node("one", STAYS)
     make_node("deaf", "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)")
     process, pids = supervising_process("one", "deaf")
+    assert list(temporary.glob("tandem-graph-*"))
     time.sleep(0.3)
     process.kill()
     process.wait()
     assert gone_within(pids, 2)
+    assert not list(temporary.glob("tandem-graph-*"))
 
 
 def test_nodes_get_their_domain_and_a_private_parameter_file(make_node: MakeNode) -> None:

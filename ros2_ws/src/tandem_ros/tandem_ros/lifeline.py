@@ -8,33 +8,39 @@ the operating system closes that end and the node reads the end of the file.
 
 import os
 import runpy
+import shutil
 import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
-VARIABLE = "TANDEM_LIFELINE"
-_GRACE_S = 1.2
+VARIABLE = "TANDEM_LIFELINE"  # the supervisor's own folder, which is then of no more use
+FOLDER = "tandem-graph-"  # what its name begins with
+_GRACE_S = 1.0
 
 
 def watch_parent() -> bool:
     """Watches from a thread if a supervisor started this process; else, and when called again, does nothing.
 
-    At the end of the lifeline the process gets SIGINT, as from Ctrl-C, and 1.2 s later it is ended.
+    At the end of the lifeline the process gets SIGINT, as from Ctrl-C, and 1 s later it is ended.
     """
-    if os.environ.pop(VARIABLE, None) is None:  # children of a node do not share its standard input
+    folder = os.environ.pop(VARIABLE, None)  # children of a node do not share its standard input
+    if folder is None:
         return False
     descriptor = os.dup(0)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    threading.Thread(target=_watch, args=(descriptor,), name="lifeline", daemon=True).start()
+    threading.Thread(target=_watch, args=(descriptor, Path(folder)), name="lifeline", daemon=True).start()
     return True
 
 
-def _watch(descriptor: int) -> None:
+def _watch(descriptor: int, folder: Path) -> None:
     while os.read(descriptor, 1):
         pass
+    if folder.name.startswith(FOLDER):
+        shutil.rmtree(folder, ignore_errors=True)  # every node of the graph tries
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(_GRACE_S)
     os._exit(1)

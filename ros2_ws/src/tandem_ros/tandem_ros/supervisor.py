@@ -17,7 +17,7 @@ from typing import IO, Self, TextIO
 from tandem_datasets.errors import TandemError
 from tandem_ros.environment import child_environment, sweep_shared_memory
 from tandem_ros.graph import Graph, Node
-from tandem_ros.lifeline import VARIABLE
+from tandem_ros.lifeline import FOLDER, VARIABLE
 
 _TAIL_LINES = 200
 _POLL_S = 0.05
@@ -41,7 +41,7 @@ class Child:
             stdin=subprocess.PIPE,  # the lifeline
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=environment | {VARIABLE: "1"},
+            env=environment | {VARIABLE: str(folder)},
             process_group=0,  # Ctrl-C reaches the supervisor alone, which stops the nodes in order
             text=True,
             encoding="utf-8",
@@ -116,7 +116,7 @@ class Supervisor:
         self._previous_handler = _take_sigterm()
         try:
             sweep_shared_memory()
-            self._folder = tempfile.TemporaryDirectory(prefix="tandem-graph-")  # mode 0700
+            self._folder = tempfile.TemporaryDirectory(prefix=FOLDER)  # mode 0700
             environment = child_environment(self.domain_id)
             for node in self.graph.nodes:
                 self._children.append(Child(node, Path(self._folder.name), environment, self._echo))
