@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from torch import Tensor, nn
 
 from tandem_datasets.errors import TandemError
@@ -22,6 +22,7 @@ from tandem_training.engine.settings import TrainerSettings
 from tandem_training.stages.base import Batch, Shard, Stage
 
 BEST, FINAL = "best", "final"
+_SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
 
 class _Draw(IntEnum):
@@ -65,7 +66,9 @@ class Engine:
         fused = accelerator.device.type in ("cpu", "cuda")
         rows = [value for value in stage.module.parameters() if value.requires_grad]
         optimizer = AdamW(rows, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused or None)
-        self._objective, self._optimizer = accelerator.prepare(objective, optimizer)
+        # the module is where it belongs; asking accelerate to see to it would import sharded tensors and sympy, 2 s
+        placed = [False, False] if accelerator.distributed_type not in _SHARDED else None
+        self._objective, self._optimizer = accelerator.prepare(objective, optimizer, device_placement=placed)
         self._ema = Ema(rows, settings.ema) if settings.ema else None
         self._parameters = rows
         self._names: list[str] = []  # of the window's columns
@@ -120,8 +123,7 @@ class Engine:
                 self._accelerator.backward(loss / settings.accumulate)
             for name, value in {"loss": loss.detach(), **logged}.items():
                 scalars[name] = scalars.get(name, 0) + value.detach().float() / settings.accumulate
-        limit = settings.clip_norm or float("inf")
-        scalars["grad_norm"] = torch.as_tensor(self._accelerator.clip_grad_norm_(self._parameters, limit)).float()
+        scalars["grad_norm"] = self._clip().float()
         self._optimizer.step()
         self._optimizer.zero_grad()
         if self._ema:
@@ -129,6 +131,14 @@ class Engine:
         self._names = list(scalars)
         self._window.append(torch.stack([value.to(self._accelerator.device) for value in scalars.values()]))
         self.progress.step = step + 1
+
+    def _clip(self) -> Tensor:
+        """The gradient's norm, of which at most ``clip_norm`` is left."""
+        limit = self.settings.clip_norm or float("inf")
+        if self._accelerator.distributed_type in _SHARDED:
+            return torch.as_tensor(self._accelerator.clip_grad_norm_(self._parameters, limit))
+        # the same for whole gradients, and again without that import
+        return torch.nn.utils.clip_grad_norm_(self._parameters, limit)
 
     def _duties(self, report: Report, stop: bool) -> None:
         """What is due after a step: a point of the curves, a validation, a checkpoint."""

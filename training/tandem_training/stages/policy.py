@@ -84,8 +84,11 @@ def build(config: Any, trainer: TrainerSettings) -> PolicyStage:
     """
     from omegaconf import OmegaConf
 
-    paths = [config.data] if isinstance(config.data, str) else list(config.data)
-    frames, digest = load_frames([str(path) for path in paths])
+    data: Any = OmegaConf.to_container(config).get("data")
+    paths = [data] if isinstance(data, str) else data
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise TandemError(f"data is {data} (allowed: a store, or a list of stores '[a,b]')")
+    frames, digest = load_frames(paths)
     torch.manual_seed(config.seed)
     values: dict[str, Any] = OmegaConf.to_container(config.policy)  # type: ignore[assignment]
     network = create(values.pop("type"), frames.embodiment, **values)
@@ -97,7 +100,7 @@ def build(config: Any, trainer: TrainerSettings) -> PolicyStage:
         )
     split = split_episodes(frames, _fraction(config.stage.val_fraction), config.seed)
     network.set_statistics(statistics(frames, split.train))
-    facts = {"data": [str(path) for path in paths], **_facts(frames, split)}
+    facts = {"data": paths, **_facts(frames, split)}
     return PolicyStage(
         name="policy",
         module=network,

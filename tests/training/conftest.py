@@ -1,0 +1,61 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tandem_datasets.embodiment import ActionKind, ActionScalar, Camera, Embodiment, StateScalar, StateSource
+from tandem_datasets.frames import EpisodeInfo, Frame, Observation, Source
+from tandem_datasets.recorder import Recorder
+
+SMALL = Embodiment(
+    name="small",
+    rate_hz=10,
+    hears_instruction=True,
+    cameras=(Camera("top", 16, 16),),
+    state=(StateScalar("agent/x", "cell", 0, 8, StateSource.POSE),),
+    action=(
+        ActionScalar("agent/dx", "cell", -1, 1, ActionKind.DELTA_STEP),
+        ActionScalar("agent/dy", "cell", -1, 1, ActionKind.DELTA_STEP),
+    ),
+)
+
+
+@pytest.fixture(scope="session")
+def small_embodiment():
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def record():
+    """Records a store of small episodes; each is a string with a letter per frame.
+
+    e, p, h: an expert, a person or nobody acted; n: a policy; N: a policy, with a label; |: another instruction from
+    here on. The action of frame t of episode i is (t / 100, i / 100), its label that plus 0.5.
+    """
+    sources = {"e": Source.EXPERT, "p": Source.PERSON, "h": Source.HOLD, "n": Source.POLICY, "N": Source.POLICY}
+
+    def make(path, episodes, embodiment=SMALL, wording="find {}"):
+        random = np.random.default_rng(0)
+        with Recorder(path, embodiment, fsync=False) as recorder:
+            for number, letters in enumerate(episodes):
+                begin = number * 100 * embodiment.period_ns
+                recorder.begin(EpisodeInfo(seed=number, instruction=wording.format("red"), begin_ns=begin))
+                colour, step = "red", 0
+                for letter in letters:
+                    if letter == "|":
+                        colour = "blue"
+                        continue
+                    action = np.array([step, number], np.float32) / 100
+                    observation = Observation(
+                        images={"top": random.integers(0, 255, (16, 16, 3), np.uint8)},
+                        state=np.full(embodiment.state_dim, step, np.float32),
+                        instruction=wording.format(colour),
+                        stamp_ns=begin + step * embodiment.period_ns,
+                    )
+                    frame = Frame(observation, action, sources[letter])
+                    recorder.add(replace(frame, label=action + np.float32(0.5)) if letter == "N" else frame)
+                    step += 1
+                recorder.commit(end_ns=begin + step * embodiment.period_ns)
+        return path
+
+    return make
