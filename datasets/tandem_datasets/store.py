@@ -138,7 +138,7 @@ class Store:
         first = max(start - 1, 0)  # the end of the episode before is this one's begin
         ends = self._read(INFO_ENDS, first, stop).tolist()
         bounds = ends if start else [0, *ends]
-        if bounds != sorted(bounds) or bounds[0] < 0:
+        if bounds[0] < 0 or any(a >= b for a, b in pairwise(bounds)):
             raise TandemError(f"{self._where}: {INFO_ENDS.key} is damaged (allowed: growing counts)")
         text = self._read(INFO, bounds[0], bounds[-1]).tobytes()
         return [text[a - bounds[0] : b - bounds[0]] for a, b in pairwise(bounds)]

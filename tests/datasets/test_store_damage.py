@@ -32,7 +32,7 @@ def _read_all(path):
     store = Store(path)
     for episode in range(store.n_episodes):
         store.frames(episode)
-    return store.digest, [store.load(key) for key in store.keys]
+    return store.infos(), store.digest, [store.load(key) for key in store.keys]
 
 
 def _refused(path, words=None):
