@@ -39,18 +39,17 @@ def parse(command: str, argv: Sequence[str], doc: str):
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    where = _where(command)
     arguments = list(argv)
     if "-h" in arguments or "--help" in arguments:
-        print(
-            f"usage: tandem {command.replace('_', ' ')} [key=value ...] [--cfg job]\n\n{doc.strip()}\n\nKeys and defaults:\n"
-        )
+        print(f"usage: {where} [key=value ...] [--cfg job]\n\n{doc.strip()}\n\nKeys and defaults:\n")
         print(OmegaConf.to_yaml(compose(command, [])))
         return None
     show = False
     if "--cfg" in arguments:
         at = arguments.index("--cfg")
         if arguments[at + 1 : at + 2] != ["job"]:
-            raise TandemError(f"tandem {command.replace('_', ' ')}: --cfg takes 'job'")
+            raise TandemError(f"{where}: --cfg takes 'job'")
         show = True
         del arguments[at : at + 2]
     config = compose(command, arguments)
@@ -61,10 +60,10 @@ def parse(command: str, argv: Sequence[str], doc: str):
         OmegaConf.resolve(config)
         missing = sorted(OmegaConf.missing_keys(config))
     except OmegaConfBaseException as error:
-        raise TandemError(f"tandem {command.replace('_', ' ')}: {_one_line(error)}") from error
+        raise TandemError(f"{where}: {_one_line(error)}") from error
     if missing:
         wanted = " ".join(f"{key}=..." for key in missing)
-        raise TandemError(f"tandem {command.replace('_', ' ')}: missing {wanted}")
+        raise TandemError(f"{where}: missing {wanted}")
     return config
 
 
@@ -111,6 +110,11 @@ def _walk(group: str, prefix: str) -> Iterator[str]:
             yield from _walk(f"{group}/{item.name}", f"{prefix}{item.name}/")
         elif item.name.endswith(".yaml"):
             yield prefix + item.name.removesuffix(".yaml")
+
+
+def _where(command: str) -> str:
+    """How a command is called: ``bench_loop.yaml`` belongs to `tandem bench loop`."""
+    return f"tandem {command.replace('_', ' ')}"
 
 
 def _sort(where: str, overrides: Sequence[str], groups: Sequence[str]) -> tuple[list[str], list[_Change]]:

@@ -108,21 +108,27 @@ def print_rows(title: str, rows: Sequence[Row], facts: Mapping[str, Any]) -> Non
     """The table of a bench on the terminal."""
     from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, caption=machine_line(facts), caption_justify="left", box=box.SIMPLE_HEAD)
+    console = Console(highlight=False)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("row", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)
     ratios = any(row.ratio is not None for row in rows)
     if ratios:
         table.add_column("ratio", justify="right", no_wrap=True)
-    for column in ("target", "met", "note"):
-        table.add_column(column)
+    table.add_column("target")
+    table.add_column("met")
     for row in rows:
         ratio = [] if not ratios else ["" if row.ratio is None else f"{row.ratio:.3g} x"]
         met = {True: "[green]yes[/]", False: "[red]no[/]", None: "-"}[row.met]
-        table.add_row(row.name, _shown(row), *ratio, row.target, met, row.note)
-    Console().print(table)
+        table.add_row(row.name, _shown(row), *ratio, row.target, met)
+    console.print(table)
+    for row in rows:  # notes are long: beside the figures they would squeeze them
+        if row.value is not None or row.met is False:
+            console.print(f"[bold]{row.name}[/]: {escape(row.note)}")
+    console.print(f"[dim]{escape(machine_line(facts))}[/]")
 
 
 def _shown(row: Row) -> str:
