@@ -84,7 +84,8 @@ def build(config: Any, trainer: TrainerSettings) -> PolicyStage:
     """
     from omegaconf import OmegaConf
 
-    data: Any = OmegaConf.to_container(config).get("data")
+    data: Any = OmegaConf.select(config, "data")
+    data = OmegaConf.to_container(data) if OmegaConf.is_config(data) else data
     paths = [data] if isinstance(data, str) else data
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
         raise TandemError(f"data is {data} (allowed: a store, or a list of stores '[a,b]')")
