@@ -58,6 +58,24 @@ def test_plays_the_point_of_an_older_chunk_that_belongs_to_the_tick(gate, tick):
     assert gate.decide(3 * tick).source is Source.HOLD
 
 
+def test_in_lockstep_only_the_answer_to_the_very_observation_counts(blockfind, tick):
+    gate = ControlGate(blockfind, lockstep=True)
+    at(gate, 0)
+    gate.offer(chunk(0, (0.1, 0), (0.2, 0)))
+    assert gate.decide(0).source is Source.POLICY
+    at(gate, tick)
+    assert not gate.answered(tick)
+    assert not gate.offer(chunk(0, (0.1, 0), (0.2, 0), (0.3, 0)))
+    assert gate.decide(tick).source is Source.HOLD
+
+
+def test_nonsense_now_also_withdraws_what_was_said_before(gate, tick):
+    gate.offer(chunk(0, (0.1, 0), (0.2, 0)))
+    at(gate, tick)
+    gate.offer(chunk(tick, (np.nan, 0)))
+    assert gate.decide(tick).source is Source.HOLD
+
+
 def test_drops_and_counts_what_comes_too_late_twice_or_too_early(gate, tick):
     at(gate, 5 * tick)
     assert gate.offer(chunk(4 * tick, (0, 0), (0, 0)))

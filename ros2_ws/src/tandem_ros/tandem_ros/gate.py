@@ -57,16 +57,19 @@ class ControlGate:
 
     Args:
         embodiment: gives sizes, limits, rate limits and kinds.
+        lockstep: only an answer to the very observation is executed, never a later point of an older chunk.
         takeover_ns: how long after a person's last playable point the policy stays locked out (real time).
     """
 
-    def __init__(self, embodiment: Embodiment, takeover_ns: int = 250_000_000) -> None:
+    def __init__(self, embodiment: Embodiment, lockstep: bool = False, takeover_ns: int = 250_000_000) -> None:
         self._embodiment = embodiment
         self._period = embodiment.period_ns
         self._takeover = takeover_ns
         self._low, self._high = embodiment.action_low, embodiment.action_high
         self._is_absolute = np.array([scalar.kind is ActionKind.ABSOLUTE for scalar in embodiment.action])
-        self._chunk_relative = any(scalar.kind is ActionKind.DELTA_OBSERVATION for scalar in embodiment.action)
+        # the base of an observation-relative action moves on with the next observation
+        moves_on = any(scalar.kind is ActionKind.DELTA_OBSERVATION for scalar in embodiment.action)
+        self._first_only = lockstep or moves_on
         limits = [np.inf if scalar.rate_limit is None else scalar.rate_limit for scalar in embodiment.action]
         self._most = np.array(limits, np.float64) / embodiment.rate_hz  # largest change in one period
         state_names = [scalar.name for scalar in embodiment.state]
@@ -147,7 +150,7 @@ class ControlGate:
     def _offset(self, chunk: Chunk, stamp_ns: int) -> int | None:
         """Which point of the chunk belongs to the tick at ``stamp_ns``."""
         offset = round((stamp_ns - chunk.stamp_ns) / self._period)
-        if offset and self._chunk_relative:  # the base of such an action has moved on
+        if offset and self._first_only:
             return None
         return offset if 0 <= offset < len(chunk.points) else None
 
@@ -160,6 +163,8 @@ class ControlGate:
             lapsed = stamp_ns - person.stamp_ns - (len(person.points) - 1) * self._period
             if lapsed <= self._takeover:  # the person has not let go yet: nobody acts
                 return None
+        if self._refused == stamp_ns:  # who answers with nonsense now is not trusted with what it said before
+            return None
         for source in (Source.POLICY, Source.EXPERT):
             chunk = self._newest.get(source)
             offset = None if chunk is None else self._offset(chunk, stamp_ns)

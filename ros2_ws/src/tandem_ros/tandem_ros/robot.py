@@ -19,14 +19,17 @@ class SimulatedRobot:
 
     Args:
         env: a Tandem environment.
+        lockstep: see :class:`ControlGate`.
         expert_acts: the environment's own expert asks for every action.
         labels: every frame carries what the expert would have done.
     """
 
-    def __init__(self, env: gymnasium.Env, expert_acts: bool = False, labels: bool = False) -> None:
+    def __init__(
+        self, env: gymnasium.Env, lockstep: bool = True, expert_acts: bool = False, labels: bool = False
+    ) -> None:
         self.env = env
         self.embodiment: Embodiment = env.unwrapped.embodiment  # type: ignore[attr-defined]
-        self.gate = ControlGate(self.embodiment)
+        self.gate = ControlGate(self.embodiment, lockstep)
         self.stats = EpisodeStats(seed=0, begin_ns=0)
         self.observation: Observation | None = None  # the one that the next step acts on
         self._expert_acts = expert_acts

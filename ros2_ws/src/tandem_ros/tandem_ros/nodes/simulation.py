@@ -46,9 +46,8 @@ class SimulationNode(Node):
         spec = EnvSpec(
             parameter(self, "env_id", ""), json_parameter(self, "env_options", parameter(self, "env_options", "{}"))
         )
-        self._robot = SimulatedRobot(
-            registry.make(spec), parameter(self, "expert", False), labels := parameter(self, "label", False)
-        )
+        labels = parameter(self, "label", False)
+        self._robot = SimulatedRobot(registry.make(spec), not self._realtime, parameter(self, "expert", False), labels)
         self._embodiment = self._robot.embodiment
         self._require_free("action", began)
         self._translator = Translator(self._embodiment)
@@ -111,7 +110,9 @@ class SimulationNode(Node):
         """Begins an episode with parameter ``episode.seed``, paused; answers with its earliest stamp."""
         seed = self.get_parameter("episode.seed").value
         with self._lock:
-            self._running = False
+            if self._running:
+                self._robot.fail("reset before its end")
+                self._finish()
             begin = max(self._next_begin, time.time_ns()) if self._realtime else self._next_begin
             first = self._robot.reset(seed, begin)
             self._publisher.forget_images()
