@@ -24,7 +24,7 @@ def shrink(block: str) -> str:
     return block
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_the_commands_run(tmp_path):
     blocks = blocks_to_run()
     assert len(blocks) == 2

@@ -15,7 +15,7 @@ from tandem_training import cli
 
 POLICY = "tinyvla/nano"
 _WARM_UP, _MOST = 3, 60  # steps
-_BUDGET_S = 4.0  # for the timed steps, as far as the slow first ones can tell
+_BUDGET_S = 2.5  # for the timed steps, as far as the slow first ones can tell
 
 
 def gpu() -> dict[str, Any]:
