@@ -78,6 +78,11 @@ class BlockFindEnv(gymnasium.Env):
         return self.layout.instruction
 
     @property
+    def possible_instructions(self) -> list[str]:
+        """What could be asked on this board, one plain instruction per block."""
+        return [task.WORDINGS["plain"][0].format(colour=colour) for colour in self.layout.colours]
+
+    @property
     def _max_episode_steps(self) -> int:  # where LeRobot looks for it
         return self.options.horizon
 

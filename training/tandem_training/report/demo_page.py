@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tandem_datasets.frames import EpisodeInfo
 from tandem_datasets.rollout import EnvSpec
 from tandem_datasets.store import Store
+from tandem_sim.registry import make
 from tandem_training.films import write_film
 from tandem_training.report import figures
 from tandem_training.report.page import film, loop, page, png, row, svg, table
@@ -39,7 +41,7 @@ def write_page(
         ("Figures", table(("row", "value", "target", "met", "note"), [_cells(item) for item in rows], {1})),
         ("Learning curves", svg(figures.learning_curves(curves))),
         ("Rollouts over ROS 2, same seeds before and after", _films(evaluated, films)),
-        ("Where the policy looks", _attention(named["last"], evaluated["after"])),
+        ("Where the policy looks", _attention(named["last"], evaluated["after"], env)),
         ("What still fails", _failures(evaluated["after"], films)),
     ]  # fmt: skip
     lead = f"Tandem on {env.id}: demonstrate, train, serve in ROS 2, roll out, record, train again."
@@ -141,25 +143,33 @@ def _film(found: "Evaluated", index: int, folder: Path, name: str) -> tuple[Path
     return path, info
 
 
-def _attention(policy: Done, found: "Evaluated") -> str:
-    """First frames of unseen episodes with the attention that the instruction draws."""
-    from dataclasses import replace
-
+def _attention(policy: Done, found: "Evaluated", env: EnvSpec) -> str:
+    """First images of unseen episodes with the attention that each instruction draws."""
     import tandem_policies
 
     network: Any = tandem_policies.load(str(policy.path / "best"), device="cpu", threads=1)
     store = Store(found.step.path / "episodes.zarr")
-    scenes = [store.frames(index)[0].observation for index in range(min(SHOWN, store.n_episodes))]
-    # Beside its own instruction, each scene is shown the next scene's: only the words differ.
-    asked = [(scene, words) for at, scene in enumerate(scenes)
-             for words in dict.fromkeys((scene.instruction, scenes[(at + 1) % len(scenes)].instruction))]  # fmt: skip
-    maps = network.attention([replace(scene, instruction=words) for scene, words in asked])
-    shown = []
-    for (scene, words), attention in zip(asked, maps, strict=True):
+    rows = []
+    for index in range(min(SHOWN, store.n_episodes)):
+        scene = store.frames(index)[0].observation
+        asked = _instructions(env, store.info(index))
+        maps = network.attention([replace(scene, instruction=words) for words in asked])
         image = next(iter(scene.images.values()))
-        shown.append(png(figures.attention_overlay(image, attention), f'"{words}"', 200))
+        overlays = [figures.attention_overlay(image, attention) for attention in maps]
+        rows.append(row([png(overlay, words, 190) for overlay, words in zip(overlays, asked, strict=True)]))
     note = "<p>Bright is where the instruction's cross-attention lies, on the first image of unseen episodes.</p>"
-    return note + row(shown)
+    return note + "".join(rows)
+
+
+def _instructions(env: EnvSpec, info: EpisodeInfo) -> list[str]:
+    """The episode's own instruction first, then others that its scene allows, where the environment says which."""
+    made = make(env)
+    try:
+        made.reset(seed=info.seed)
+        others = getattr(made.unwrapped, "possible_instructions", [])
+    finally:
+        made.close()
+    return list(dict.fromkeys([info.instruction, *others]))
 
 
 def _failures(found: "Evaluated", folder: Path) -> str:
