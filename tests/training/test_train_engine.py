@@ -65,6 +65,13 @@ def test_resume_after_ctrl_c_is_exact(straight, tmp_path, capsys):
     assert_same_run(tmp_path, tiny_stage.train(tmp_path), straight)
 
 
+def test_sigterm_saves_too(tmp_path):
+    with pytest.raises(SystemExit) as error:
+        tiny_stage.train(tmp_path, tiny_stage.make_stage("terminate", 7))
+    assert error.value.code == 143
+    assert read_checkpoint(tmp_path)[0].step == 8
+
+
 def test_resume_of_a_finished_run_changes_nothing(straight, tmp_path):
     tiny_stage.train(tmp_path)
     before = read_checkpoint(tmp_path)[0]

@@ -40,6 +40,8 @@ SETTINGS = {
     "threads": 1,
 }
 
+SIGNALS = {"kill": signal.SIGKILL, "interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
+
 
 @dataclass(kw_only=True)
 class TinyStage(Stage):
@@ -52,11 +54,8 @@ class TinyStage(Stage):
     at: int = -1
 
     def batch(self, index: int, shard: Shard) -> Batch:
-        if index == self.at * SETTINGS["accumulate"]:
-            if self.trouble == "kill":
-                os.kill(os.getpid(), signal.SIGKILL)
-            if self.trouble == "interrupt":
-                os.kill(os.getpid(), signal.SIGINT)
+        if index == self.at * SETTINGS["accumulate"] and self.trouble in SIGNALS:
+            os.kill(os.getpid(), SIGNALS[self.trouble])
         rows = torch.from_numpy(self.order(index))
         scale = float("nan") if self.trouble == "nan" and index == self.at * SETTINGS["accumulate"] else 1.0
         return {"x": self.x[rows] * scale, "y": self.y[rows]}

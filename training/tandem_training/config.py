@@ -79,7 +79,7 @@ def compose(command: str, overrides: Sequence[str]):
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    where = f"tandem {command.replace('_', ' ')}"
+    where = _where(command)
     with initialize_config_module(CONF_MODULE, version_base="1.3"):
         try:
             defaults = hydra_compose(command, return_hydra_config=True)

@@ -1,5 +1,6 @@
 """`tandem train` as a function: one training into one folder, begun or resumed."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -38,7 +39,7 @@ def run(config: Any, started: float | None = None) -> TrainResult:
 
     Raises:
         TandemError: bad configuration or data, an output folder in use or not empty, or a loss that is not finite.
-        KeyboardInterrupt: Ctrl-C; the checkpoint is written, and ``resume=true`` goes on from there.
+        KeyboardInterrupt: Ctrl-C (SystemExit: SIGTERM); ``last`` is written, and ``resume=true`` goes on from there.
     """
     from omegaconf import OmegaConf
 
@@ -47,18 +48,22 @@ def run(config: Any, started: float | None = None) -> TrainResult:
     if not isinstance(config.seed, int) or isinstance(config.seed, bool) or not 0 <= config.seed < 2**63:
         raise TandemError(f"{WHERE}: seed is {config.seed!r} (allowed: a whole number, at least 0)")
     out = _out(config)
-    if holds_something(out) and not config.resume:
+    first = os.environ.get("RANK", "0") == "0"  # of several processes one owns the folder
+    if first and holds_something(out) and not config.resume:
         raise TandemError(f"{WHERE}: out={out} is not empty (allowed: a new or empty folder, or resume=true)")
 
     from tandem_training.engine.hardware import cpu_threads, make_accelerator
 
     accelerator = make_accelerator(str(config.device), settings.precision, WHERE)
     with ExitStack() as stack:
-        if accelerator.is_main_process:
+        if first:
             stack.enter_context(locked(out, WHERE))
             stack.callback(drop_if_empty, out)
         threads = stack.enter_context(cpu_threads(settings.threads))
-        return _train(config, settings, accelerator, out, threads, started)
+        try:
+            return _train(config, settings, accelerator, out, threads, started)
+        except OSError as error:  # the disk is full, or the folder was taken away
+            raise TandemError(f"{WHERE}: out={out}: {error.strerror or error}") from error
 
 
 def _train(
@@ -85,7 +90,14 @@ def _train(
     metrics |= {"threads": threads, **stage.facts, "machine": machine()}
     if accelerator.is_main_process:
         write_json(out / METRICS, metrics)
+        print(_summary(metrics, out / BEST))
     return TrainResult(out, out / BEST, out / FINAL, metrics)
+
+
+def _summary(metrics: dict[str, Any], best: Path) -> str:
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics["best"]["val"].items())
+    spent = f"{metrics['steps']} steps in {metrics['seconds']:.1f} s on {metrics['device']}"
+    return f"{spent}; best at step {metrics['best']['step']}: {shown}\npolicy: {best}"
 
 
 def _out(config: Any) -> Path:

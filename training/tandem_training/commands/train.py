@@ -20,10 +20,5 @@ def main(argv: list[str]) -> int:
 
     from tandem_training.train import run
 
-    result = run(config, psutil.Process().create_time())
-    metrics = result.metrics
-    shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics["best"]["val"].items())
-    spent = f"{metrics['steps']} steps in {metrics['seconds']:.1f} s on {metrics['device']}"
-    print(f"{spent}; best at step {metrics['best']['step']}: {shown}")
-    print(f"policy: {result.best}")
+    run(config, psutil.Process().create_time())
     return 0

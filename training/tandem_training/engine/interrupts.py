@@ -3,16 +3,17 @@
 import signal
 import threading
 from types import FrameType, TracebackType
+from typing import NoReturn
 
 
 class Interrupts:
-    """Inside the block the first signal sets :attr:`asked`; a second one interrupts at once.
+    """Inside the block the first signal sets :attr:`asked`; a second one interrupts at once, see :meth:`unwind`.
 
     Only a main thread can take signals; elsewhere this does nothing.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = 0  # the signal's number
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "Interrupts":
@@ -29,5 +30,11 @@ class Interrupts:
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
+            self.unwind()
+        self.asked = number
+
+    def unwind(self) -> NoReturn:
+        """Raises what the signal would have raised without us: KeyboardInterrupt, or SystemExit for SIGTERM."""
+        if self.asked == signal.SIGTERM:
+            raise SystemExit(128 + self.asked)
+        raise KeyboardInterrupt

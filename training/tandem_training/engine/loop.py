@@ -80,7 +80,7 @@ class Engine:
 
         Raises:
             TandemError: the loss is not finite, or the checkpoint does not fit.
-            KeyboardInterrupt: asked to stop; ``last`` is written, training resumes from there.
+            KeyboardInterrupt: Ctrl-C (SystemExit: SIGTERM); ``last`` is written, training resumes from there.
         """
         self._restore()
         progress, settings = self.progress, self.settings
@@ -97,11 +97,11 @@ class Engine:
                     report.advance(progress.step)
                     if not progress.first_step_s:
                         self._note_first_step(report)
-                    stop = self._all_agree(interrupts.asked)
+                    stop = self._all_agree(bool(interrupts.asked))
                     self._duties(report, stop)
                     if stop and progress.step < settings.max_steps:
                         report.note(f"stopped at step {progress.step}; resume=true out={self.out} goes on from there")
-                        raise KeyboardInterrupt
+                        interrupts.unwind()
             self._publish(FINAL)
         finally:
             report.close()
@@ -266,7 +266,7 @@ class Engine:
             "steps": progress.step,
             "seconds": round(progress.seconds, 3),
             "first_step_s": progress.first_step_s,
-            "device": str(accelerator.device),
+            "device": accelerator.device.type,
             "precision": self.settings.precision,
             "processes": accelerator.num_processes,
             "parameters": sum(value.numel() for value in self.stage.module.parameters()),
