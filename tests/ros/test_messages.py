@@ -44,6 +44,17 @@ def test_images_come_back_byte_for_byte(arm, translator, frame):
         np.testing.assert_array_equal(read, pixels)
 
 
+def test_a_compressed_image_is_lossless(arm, translator, frame):
+    import cv2
+
+    for camera, told in zip(arm.cameras, ("rgb8; png compressed bgr8", "16UC1; png compressed"), strict=True):
+        pixels = frame.observation.images[camera.name]
+        message = over_the_wire(translator.compressed(camera, pixels, STAMP))
+        assert message.format == told
+        read = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(read[..., ::-1] if read.ndim == 3 else read[..., None], pixels)
+
+
 def test_an_image_that_is_a_view_is_sent_as_seen(arm, translator):
     wide = np.arange(6 * 16 * 3, dtype=np.uint8).reshape(6, 16, 3)
     message = translator.image(arm.cameras[0], wide[:, ::2], STAMP)

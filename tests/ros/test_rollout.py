@@ -215,3 +215,9 @@ def test_a_policy_for_another_robot_is_refused_by_feature(tiny, tmp_path):
     request = RolloutRequest(ENV, str(other), 1, 0, record=tmp_path / "store")
     with pytest.raises(TandemError, match="action 'agent/dx': unit m, not cell"):
         backend.run(request, lambda result: None)
+
+
+def test_without_ros_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rclpy", None)
+    with pytest.raises(TandemError, match=r"rclpy cannot be imported: .*pip install tandem-robotics\[ros\]"):
+        backend.run(RolloutRequest(ENV, EXPERT, 1, 0), lambda result: None)

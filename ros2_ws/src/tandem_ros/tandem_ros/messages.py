@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
-from sensor_msgs.msg import CameraInfo, Image, JointState
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Header
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -73,6 +73,18 @@ class Translator:
         _same(where, "is_bigendian", bool(message.is_bigendian), False)
         _same(where, "data length", len(message.data), row * camera.height)
         return to_ns(message.header.stamp), np.frombuffer(message.data, camera.dtype).reshape(camera.shape)
+
+    def compressed(self, camera: Camera, pixels: np.ndarray, stamp_ns: int) -> CompressedImage:
+        """``pixels`` (H, W, C) as a lossless PNG, with the format's name as image_transport writes it."""
+        import cv2
+
+        is_colour = camera.encoding is Encoding.RGB8
+        bgr = np.ascontiguousarray(pixels[..., ::-1]) if is_colour else pixels
+        kind = "bgr8" if is_colour else ""
+        message = CompressedImage(format=f"{ENCODINGS[camera.encoding]}; png compressed {kind}".rstrip())
+        message.header = Header(stamp=to_time(stamp_ns), frame_id=camera.frame_id)
+        message.data = array("B", cv2.imencode(".png", bgr)[1].tobytes())
+        return message
 
     def camera_info(self, camera: Camera, stamp_ns: int) -> CameraInfo:
         """The calibration; all zeros in K where it is unknown or orthographic, as the message's definition says."""

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 
 from rclpy.node import Node
-from sensor_msgs.msg import CameraInfo, Image, JointState
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
@@ -35,6 +35,12 @@ class RobotPublisher:
         }
         self._infos = {
             camera.name: node.create_publisher(CameraInfo, f"camera/{camera.name}/camera_info", RELIABLE)
+            for camera in embodiment.cameras
+        }
+        self._compressed = {
+            camera.name: node.create_publisher(
+                CompressedImage, f"camera/{camera.name}/image_raw/compressed", image_qos(camera.height * camera.width)
+            )
             for camera in embodiment.cameras
         }
         self._camera_period = {
@@ -86,9 +92,12 @@ class RobotPublisher:
         outcome = StepOutcome(frame.reward, frame.terminated, frame.truncated, frame.success)
         self._step.publish(translate.step(outcome, stamp))
         for camera in translate.embodiment.cameras:
-            info = self._infos[camera.name]
-            if info.get_subscription_count():  # nobody of ours listens, and it would cost as much as a step
-                info.publish(translate.camera_info(camera, stamp))
+            # on request only: nobody of ours listens to these, and they would cost as much as a step
+            if self._infos[camera.name].get_subscription_count():
+                self._infos[camera.name].publish(translate.camera_info(camera, stamp))
+            if self._compressed[camera.name].get_subscription_count():
+                pixels = frame.observation.images[camera.name]
+                self._compressed[camera.name].publish(translate.compressed(camera, pixels, stamp))
 
     def deaf(self, listeners: Iterable[str]) -> list[str]:
         """Which ``listener: topic`` pairs do not hear us yet."""

@@ -102,6 +102,10 @@ class ObservationMatcher:
         vector = self._layout.join(scalars, joints[1])
         return Observation(images, vector, instruction, tick_ns, stamps)
 
+    def clear(self) -> None:
+        """Forgets everything."""
+        self.forget_before(1 << 63)
+
     def forget_before(self, stamp_ns: int) -> int:
         """Drops what no tick from ``stamp_ns`` on may use, and says how many messages that were."""
         streams = (self._state, self._joints, *self._cameras.values())

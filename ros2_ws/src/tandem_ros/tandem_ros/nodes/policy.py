@@ -109,6 +109,7 @@ class PolicyNode(LifecycleNode):
             response.message = "reset: the policy is not active"
             return response
         self._ticks.clear()
+        self._matcher.clear()  # nothing of the new episode has been sent yet
         self._server.reset(self.get_parameter("episode.seed").value)
         response.success = True
         response.message = json.dumps({"identity": self._policy.identity})

@@ -33,6 +33,7 @@ from tandem_sim import registry
 
 MODES = ("lockstep", "realtime")
 _WATCH_S = 0.02
+_ALONE_S = 1.0
 
 
 class SimulationNode(Node):
@@ -41,7 +42,6 @@ class SimulationNode(Node):
     def __init__(self, runtime: Runtime) -> None:
         super().__init__("simulation", enable_rosout=False)
         self._runtime = runtime
-        began = time.monotonic()
         self._read_parameters()
         spec = EnvSpec(
             parameter(self, "env_id", ""), json_parameter(self, "env_options", parameter(self, "env_options", "{}"))
@@ -49,7 +49,7 @@ class SimulationNode(Node):
         labels = parameter(self, "label", False)
         self._robot = SimulatedRobot(registry.make(spec), not self._realtime, parameter(self, "expert", False), labels)
         self._embodiment = self._robot.embodiment
-        self._require_free("action", began)
+        self._require_free(parameter(self, "probe_s", 0.5))
         self._translator = Translator(self._embodiment)
         self._publisher = RobotPublisher(self, self._translator, labels)
         self._lock = threading.RLock()
@@ -77,7 +77,6 @@ class SimulationNode(Node):
         self._answer_timeout_s = parameter(self, "answer_timeout_s", 0.5)
         self._answer_tries = parameter(self, "answer_tries", 10)
         self._listen_timeout_s = parameter(self, "listen_timeout_s", 10.0)
-        self._probe_s = parameter(self, "probe_s", 0.4)
         parameter(self, "episode.seed", 0)
 
     def _create_inputs(self) -> None:
@@ -90,17 +89,29 @@ class SimulationNode(Node):
         self.create_service(Trigger, "~/release", self._release)
         self.create_service(Trigger, "~/result", self._result)
         self.create_timer(_WATCH_S, guarded(self._watch))
+        self.create_timer(_ALONE_S, guarded(self._require_alone))  # discovery takes seconds on a busy machine
 
-    def _require_free(self, topic: str, began: float) -> None:
-        """Two simulations under one name would step each other; discovery ran since ``began``."""
-        name = self.resolve_topic_name(topic)
-        while not (found := self.get_publishers_info_by_topic(name)):
-            if time.monotonic() - began > self._probe_s:
-                return
+    def _require_free(self, patience_s: float) -> None:
+        """Two simulations under one name would step each other: waits for another to be discovered, then refuses."""
+        end = time.monotonic() + patience_s
+        self._require_alone()
+        while time.monotonic() < end:
             time.sleep(0.02)
+            self._require_alone()
+
+    def _require_alone(self) -> None:
+        """Raises TandemError naming the other node that publishes executed actions here."""
+        topic = self.resolve_topic_name("action")
+        me = (self.get_name(), self.get_namespace())
+        ends = self.get_publishers_info_by_topic(topic)
+        others = [end for end in ends if (end.node_name, end.node_namespace) != me]
+        if len(ends) > 1 and not others:  # another one of the same name
+            others = ends[1:]
+        if not others:
+            return
         domain = os.environ.get("ROS_DOMAIN_ID", "0")
         raise TandemError(
-            f"simulation: ROS domain {domain} is occupied: node '{found[0].node_name}' already publishes {name} "
+            f"simulation: ROS domain {domain} is occupied: node '{others[0].node_name}' already publishes {topic} "
             "(allowed: a free domain, or another namespace)"
         )
 
