@@ -90,13 +90,13 @@ def load_frames(paths: Sequence[str | Path], where: str = "data") -> tuple[Frame
     parts = [_read(store) for store in stores]
     whole = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     lengths = [np.diff(np.asarray(store.episode_ends), prepend=0) for store in stores]
-    del parts  # before more is made of it
     episode = np.repeat(np.arange(sum(map(len, lengths))), np.concatenate(lengths))
     instructions = sorted({text for store in stores for text in store.instructions})
     places = {text: place for place, text in enumerate(instructions)}
-    codes = [np.array([places[text] for text in store.instructions], np.int64) for store in stores]
-    raw = np.split(whole["instruction"], np.cumsum([store.n_frames for store in stores[:-1]]))
-    instruction = np.concatenate([table[code] for table, code in zip(codes, raw, strict=True)])
+    instruction = np.concatenate(
+        [_instructions(store, part["instruction"], places) for store, part in zip(stores, parts, strict=True)]
+    )
+    del parts  # whole has it all
     target, origin = targets(whole["action"], whole["action_label"], whole["has_label"], whole["source"])
     if not (origin != Origin.NONE).any():
         raise TandemError(
@@ -209,6 +209,16 @@ def first_difference(one: Any, other: Any, path: str = "") -> str:
 def _read(store: Any) -> dict[str, np.ndarray]:
     keys = ["state", "action", "action_label", "has_label", "source", "instruction"]
     return {key: store.load(key) for key in (*(camera.name for camera in store.embodiment.cameras), *keys)}
+
+
+def _instructions(store: Any, codes: np.ndarray, places: Mapping[str, int]) -> np.ndarray:
+    """One store's instruction per frame as a place in the common list, int64 (N,)."""
+    texts = store.instructions
+    if codes.min() < 0 or codes.max() >= len(texts):
+        raise TandemError(
+            f"data: {store.path}: instruction codes {codes.min()}..{codes.max()} (allowed: 0..{len(texts) - 1})"
+        )
+    return np.array([places[text] for text in texts], np.int64)[codes]
 
 
 def _check_memory(embodiment: Embodiment, frames: int, where: str) -> None:

@@ -10,6 +10,7 @@ from accelerate.state import AcceleratorState
 
 from tandem_datasets.errors import TandemError, unknown
 
+_MOST_THREADS = 8  # unless asked for: what small networks still gain from
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -36,7 +37,7 @@ def make_accelerator(device: str, precision: str, where: str) -> Accelerator:
 
 @contextmanager
 def cpu_threads(count: int | None) -> Iterator[int]:
-    """torch's CPU threads inside the block: ``count``, or one per core that this process may use.
+    """torch's CPU threads inside the block: ``count``, or one per core that this process may use, up to 8.
 
     Set explicitly, because a policy that was opened before in this process may have left another number.
     """
@@ -52,4 +53,5 @@ def _cores() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdigit() and int(asked) > 0:
         return int(asked)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MOST_THREADS)
