@@ -21,7 +21,7 @@ from tandem_datasets.policy import Policy
 from tandem_ros.health import Health
 from tandem_ros.inputs import ObservationInput
 from tandem_ros.messages import Translator
-from tandem_ros.runtime import RELIABLE, Runtime, embodiment_parameter, parameter, run_node
+from tandem_ros.runtime import RELIABLE, Runtime, embodiment_parameter, hurry, parameter, run_node
 from tandem_ros.serving import PolicyServer
 from tandem_ros.streams import ObservationMatcher, TickQueue
 
@@ -42,6 +42,8 @@ class PolicyNode(LifecycleNode):
         self._path = parameter(self, "path", "")
         self._device = parameter(self, "device", "cpu")
         self._threads = parameter(self, "threads", 1)
+        if self._newest_only:
+            hurry(cores=self._threads)
         self._embodiment = embodiment_parameter(self)
         parameter(self, "episode.seed", 0)
         self._policy: Policy | None = None

@@ -26,7 +26,7 @@ from tandem_ros.health import Health
 from tandem_ros.messages import Translator
 from tandem_ros.publishing import OBSERVERS, RobotPublisher
 from tandem_ros.robot import SimulatedRobot
-from tandem_ros.runtime import LATCHED, RELIABLE, Runtime, json_parameter, parameter, run_node
+from tandem_ros.runtime import LATCHED, RELIABLE, Runtime, hurry, json_parameter, parameter, run_node
 from tandem_ros.stats import ON_TIME_NS
 from tandem_ros.ticking import Ticker
 from tandem_sim import registry
@@ -70,6 +70,8 @@ class SimulationNode(Node):
         if mode not in MODES:
             raise unknown("simulation: parameter mode", mode, MODES)
         self._realtime = mode == "realtime"
+        if self._realtime:
+            hurry()
         self._listeners = [name for name in parameter(self, "listeners", "").split(",") if name]
         for name in self._listeners:
             if name not in OBSERVERS:
