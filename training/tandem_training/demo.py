@@ -6,7 +6,7 @@ on equally many extra expert episodes instead.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +94,16 @@ class Demo:
         return self._step(name, title, {"train": list(overrides)}, make, data)
 
     def _rollouts(self, policy: Done) -> Done:
+        # Short, so that the labels cover many boards rather than one board's wandering to the horizon.
+        short = replace(self.env, options={**self.env.options, **section(self.config.dagger_options)})
+
         def make(path: Path) -> dict[str, Any]:
             request = self._request(policy, self.config.dagger_episodes, ROLLOUT_SEED, record=path, label=True)
+            request = replace(request, env=short)
             return {"metrics": evaluate(request, "ros2", title="rolling out over ROS 2, the expert labels").metrics}
 
-        made_from = {"env": self._env_facts, "episodes": self.config.dagger_episodes, "ros": self.ros}
+        made_from = {"id": short.id, "options": dict(short.options), "episodes": self.config.dagger_episodes}
+        made_from["ros"] = self.ros
         return self._step("rollouts.zarr", "rolling out over ROS 2, the expert labels", made_from, make, (policy,))
 
     def _evaluate(

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,11 +123,14 @@ class LoopBench:
         few = self.demos("few", self.config.few, self.config.seed)
         before = self.policy("few", "demo", [few])
 
+        options = {**self.env.options, **section(self.config.dagger_options)}
+
         def roll(path: Path) -> dict[str, Any]:
             request = self.request(before, self.config.dagger_episodes, ROLLOUT_SEED, record=path, label=True)
+            request = replace(request, env=replace(self.env, options=options))
             return {"frames": sum(result.steps for result in evaluate(request, "inprocess", title="DAgger").results)}
 
-        made_from = {"episodes": self.config.dagger_episodes}
+        made_from = {"episodes": self.config.dagger_episodes, "options": options}
         rollouts = self.job.run("rollouts.zarr", made_from, roll, (before,))
         after = self.policy("dagger", "demo", [few, rollouts])
         frames = rollouts.facts["frames"]
