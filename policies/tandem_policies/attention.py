@@ -19,10 +19,19 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, N, D) to (B, N, D); ``mask`` bool (B, 1, 1, N), True for the tokens that may be looked at."""
+    def forward(self, x: Tensor, mask: Tensor | None = None, places: Tensor | None = None) -> Tensor:
+        """(B, N, D) to (B, N, D).
+
+        Args:
+            x: the tokens.
+            mask: bool (B, 1, 1, N), True for the tokens that may be looked at.
+            places: (N, D), added to what queries and keys are made of, but not to the values.
+        """
         batch, length, dim = x.shape
-        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        qkv = self.qkv(x)
+        if places is not None:  # projected once for all samples
+            qkv = qkv + F.pad(F.linear(places, self.qkv.weight[: 2 * dim]), (0, dim))
+        q, k, v = qkv.view(batch, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         return self.out(mixed.transpose(1, 2).reshape(batch, length, dim))
@@ -45,9 +54,9 @@ class Block(nn.Module):
         self.norm_mlp = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, round(dim * mlp_ratio), dim, dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, N, D) to (B, N, D)."""
-        x = x + self.attention(self.norm_attention(x), mask)
+    def forward(self, x: Tensor, mask: Tensor | None = None, places: Tensor | None = None) -> Tensor:
+        """(B, N, D) to (B, N, D); see :class:`SelfAttention`."""
+        x = x + self.attention(self.norm_attention(x), mask, places)
         return x + self.mlp(self.norm_mlp(x))
 
 

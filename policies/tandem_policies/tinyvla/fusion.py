@@ -39,7 +39,7 @@ class FusionBlock(nn.Module):
         super().__init__()
         self.norm_queries = nn.LayerNorm(config.dim)
         self.norm_tokens = nn.LayerNorm(config.dim)
-        self.attention = CrossAttention(config.dim, config.heads)
+        self.attention = CrossAttention(config.dim, config.fusion_heads)
         self.norm_mlp = nn.LayerNorm(config.dim)
         self.mlp = Mlp(config.dim, round(config.dim * config.mlp_ratio), config.dim, config.dropout)
 
@@ -57,16 +57,20 @@ class Fusion(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(FusionBlock(config) for _ in range(config.fusion_depth))
         self.norm = nn.LayerNorm(config.dim)
+        self.dropout = config.fusion_dropout
         places = patch_places(grids)
         self.register_buffer("places", places, persistent=False)
-        self.out_features = config.queries * (config.dim + config.heads * places.shape[1])
+        self.out_features = config.queries * (config.dim + config.fusion_heads * places.shape[1])
 
     def forward(self, queries: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, out_features) and the last block's weights (B, heads, Q, N)."""
         for block in self.blocks:
             queries, weights = block(queries, tokens)
         expected = weights.float() @ self.places
-        return torch.cat([self.norm(queries).flatten(1), expected.flatten(1)], dim=1), weights
+        fused = self.norm(queries).flatten(1)
+        if self.training and self.dropout:  # features can tell boards apart by heart, positions cannot
+            fused = fused * (torch.rand(len(fused), 1, device=fused.device) >= self.dropout)
+        return torch.cat([fused, expected.flatten(1)], dim=1), weights
 
 
 @on_host

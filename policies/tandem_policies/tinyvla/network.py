@@ -37,6 +37,7 @@ class TinyVLA(PolicyNetwork):
         features = self.fusion.out_features + (config.dim if self.state else 0)
         self.head = ActionHead(config, features, embodiment.action_dim)
         self.loss_beta = config.loss_beta
+        self.state_noise = config.state_noise
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Smooth L1 on normalised actions; also logs ``action_l2``, the mean Euclidean error in units."""
@@ -72,7 +73,10 @@ class TinyVLA(PolicyNetwork):
         tokens = self.vision([batch[f"images.{camera}"] for camera in self.vision.cameras])
         features, weights = self.fusion(self._queries(batch, tokens.shape[0]), tokens)
         if self.state is not None:
-            features = torch.cat([features, self.state(self.normalised("state", batch["state"]))], dim=1)
+            state = self.normalised("state", batch["state"])
+            if self.training and self.state_noise:
+                state = state + self.state_noise * torch.randn_like(state)
+            features = torch.cat([features, self.state(state)], dim=1)
         return self.head(features), weights
 
     def _queries(self, batch: Batch, size: int) -> Tensor:

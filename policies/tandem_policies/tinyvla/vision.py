@@ -1,4 +1,8 @@
-"""Images to patch tokens: a vision transformer (Dosovitskiy et al., 2021) with 2-D sinusoidal positions."""
+"""Images to patch tokens: a vision transformer (Dosovitskiy et al., 2021) with 2-D sinusoidal positions.
+
+Positions say who looks at whom, but do not mix into what a token says: a red patch is the same token wherever it
+lies. With few demonstrations that is the difference between learning what red is and learning boards by heart.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +25,7 @@ class VisionEncoder(nn.Module):
     def __init__(self, config: TinyVLAConfig, embodiment: Embodiment) -> None:
         super().__init__()
         self.patch = config.patch
+        self.drop = config.vision_drop
         self.cameras = tuple(camera.name for camera in embodiment.cameras)
         self.grids = patch_grids(config.patch, embodiment)
         self.stem = nn.Linear(3 * config.patch**2, config.dim)
@@ -34,12 +39,21 @@ class VisionEncoder(nn.Module):
     def forward(self, images: list[Tensor]) -> Tensor:
         """Images uint8 (B, H, W, 3), one per camera, to tokens (B, N, D)."""
         patches = torch.cat([self._patches(image) for image in images], dim=1)
-        tokens = self.stem(patches * (1 / 127.5) - 1) + self.positions
+        tokens = self.stem(patches * (1 / 127.5) - 1)
         if self.camera is not None:
-            sizes = torch.tensor([rows * columns for rows, columns in self.grids], device=tokens.device)
-            tokens = tokens + self.camera.repeat_interleave(sizes, dim=0)
+            sizes = [rows * columns for rows, columns in self.grids]
+            tokens = tokens + torch.cat([row.expand(n, -1) for row, n in zip(self.camera, sizes, strict=True)])
+        if not (self.training and self.drop and self.blocks):
+            return self._in_context(tokens)
+        # A random part of the batch is left as it is, and costs nothing (stochastic depth, Huang et al., 2016).
+        count = max(1, round(len(tokens) * (1 - self.drop)))
+        chosen = torch.randperm(len(tokens), device=tokens.device)[:count]
+        return tokens.index_copy(0, chosen, self._in_context(tokens[chosen]).to(tokens.dtype))
+
+    def _in_context(self, tokens: Tensor) -> Tensor:
+        places = self.get_buffer("positions")
         for block in self.blocks:
-            tokens = block(tokens)
+            tokens = block(tokens, places=places)
         return tokens
 
     def _patches(self, image: Tensor) -> Tensor:
