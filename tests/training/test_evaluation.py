@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
@@ -53,13 +55,39 @@ def test_the_command_reports_and_refuses(tmp_path, capsys):
         (f"out={tmp_path / 'new'}", "is not empty"),
         ("backend=rso2", "did you mean 'ros2'"),
         ("env=blokfind", "did you mean 'blockfind'"),
-        ("episodes=0", "episodes=0 (allowed: a number from 1)"),
+        ("episodes=0", "episodes=0 (allowed: a whole number from 1)"),
+        ("backend=7", "backend: unknown name '7'"),
+        ("out=true", "out is True (allowed: a path)"),
         (f"policy={tmp_path / 'nowhere'}", "holds no model.safetensors"),
     ]:
         assert main(["eval", "policy=expert", argument]) == 2
         error = capsys.readouterr().err
         assert said in error
         assert error.count("\n") == 1
+
+
+def test_episodes_can_be_added_to_a_store_elsewhere(tmp_path, capsys):
+    """`record=<path>` was refused, since the default was a bool."""
+    store = tmp_path / "kept.zarr"
+    for number in (1, 2):
+        arguments = [f"record={store}", f"out={tmp_path / str(number)}", "films=0", "episodes=2"]
+        assert main(["eval", "policy=expert", *arguments]) == 0
+        assert Store(store).n_episodes == 2 * number
+    assert main(["eval", "policy=expert", "record=[a]", f"out={tmp_path / '3'}"]) == 2
+    assert "record is" in capsys.readouterr().err
+
+
+def test_a_disk_that_fills_up_leaves_nothing_half_written(tmp_path):
+    """Half a plot stayed, and a traceback was all that was said."""
+    code = (
+        "import resource, signal, sys; from tandem_training.cli import main;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000));"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "eval", "policy=expert", "episodes=2", "films=0", f"out={tmp_path / 'out'}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: tandem eval: File too large\n")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_failed_evaluation_leaves_no_folder(tmp_path, capsys):

@@ -1,11 +1,14 @@
 import json
+import resource
+import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tandem_datasets.errors import TandemError
 from tandem_training.benches._measuring import Target, measure_groups, median_row
-from tandem_training.results import Row, claim_out, machine, machine_line, print_rows, write_rows
+from tandem_training.results import Row, claimed, machine, machine_line, print_rows, write_json, write_rows
 
 
 def test_rows_are_written_with_every_field_of_a_measure(tmp_path):
@@ -18,10 +21,45 @@ def test_rows_are_written_with_every_field_of_a_measure(tmp_path):
 
 def test_an_output_folder_in_use_is_refused(tmp_path):
     (tmp_path / "kept").write_text("")
-    with pytest.raises(TandemError, match="is not empty"):
-        claim_out(tmp_path, "eval", "x")
-    with pytest.raises(TandemError, match=r"File exists|Not a directory"):
-        claim_out(tmp_path / "kept", "eval", "x")
+    with pytest.raises(TandemError, match="is not empty"), claimed(tmp_path, "tandem eval", "x"):
+        pass
+    with pytest.raises(TandemError, match="File exists"), claimed(str(tmp_path / "kept"), "tandem eval", "x"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    with pytest.raises(TandemError, match="out is True"), claimed(True, "tandem eval", "x"):
+        pass
+
+
+def test_two_at_once_cannot_write_into_one_folder(tmp_path):
+    """Both found the folder empty, and mixed their films."""
+    with claimed(tmp_path / "out", "tandem eval", "x") as out:
+        second = claimed(tmp_path / "out", "tandem eval", "x")
+        with pytest.raises(TandemError, match="in use by process"), second:
+            pass
+        (out / "mine").write_text("")
+    assert (tmp_path / "out" / "mine").exists()
+
+
+def test_a_folder_that_was_left_empty_is_gone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with claimed(None, "tandem bench loop", "loop") as out:
+        assert out.is_dir()
+        assert out.parent == Path("outputs/bench-loop")
+    assert not out.exists()
+
+
+def test_a_full_disk_leaves_no_half_written_file(tmp_path):
+    """A hidden half of metrics.json stayed, which made the folder count as taken."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_json(tmp_path / "metrics.json", {"long": "x" * 1000})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_machine_line_names_processor_and_versions(capsys):
@@ -49,6 +87,17 @@ def test_groups_left_out_broken_and_measured():
     assert (rows["broken"].value, rows["broken"].met) == (None, False)
     assert "no such thing" in rows["broken"].note
     assert (rows["left"].value, rows["left"].met) == (None, None)
+
+
+def test_a_bench_that_is_told_to_end_ends():
+    """SIGTERM counted as a broken row, and the next one began."""
+    target = Target("s", "<= 1", lambda value: value <= 1)
+
+    def told():
+        raise SystemExit(143)
+
+    with pytest.raises(SystemExit):
+        measure_groups({"row": target}, [(["row"], told)], {"row"})
 
 
 def test_the_median_row_keeps_the_spread():

@@ -64,6 +64,27 @@ def test_a_step_that_broke_half_way_is_made_from_nothing(tmp_path):
     assert list(done.path.iterdir()) == []
 
 
+def test_an_artifact_half_made_from_something_else_is_not_taken_for_the_one_before(tmp_path):
+    """Run with A, then with B but stopped half-way, then with A again: B's half passed for A's whole."""
+
+    def write(path: Path) -> dict:
+        path.write_text("whole A")
+        return {}
+
+    def breaks(path: Path) -> dict:
+        path.write_text("half B")
+        raise KeyboardInterrupt
+
+    with steps(tmp_path, "code", "test") as job:
+        job.run("file", {"from": "A"}, write)
+    with pytest.raises(KeyboardInterrupt), steps(tmp_path, "code", "test") as job:
+        job.run("file", {"from": "B"}, breaks)
+    with steps(tmp_path, "code", "test") as job:
+        done = job.run("file", {"from": "A"}, write)
+    assert not done.cached
+    assert done.path.read_text() == "whole A"
+
+
 def test_two_at_once_get_a_clear_line(tmp_path):
     holder = textwrap.dedent(f"""
         import sys
@@ -82,7 +103,8 @@ def test_two_at_once_get_a_clear_line(tmp_path):
         assert isinstance(job, Steps)
 
 
-def test_a_damaged_record_is_named(tmp_path):
-    (tmp_path / "steps.json").write_text("{")
-    with pytest.raises(TandemError, match=r"steps\.json: unreadable"), steps(tmp_path, "code", "test"):
+@pytest.mark.parametrize("text", ["{", "[]", '{"file": 5}', '{"file": {"key": "x"}}', "\udcff"])
+def test_a_damaged_record_is_named(tmp_path, text):
+    (tmp_path / "steps.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(TandemError, match=r"steps\.json: (unreadable|damaged)"), steps(tmp_path, "code", "test"):
         pass

@@ -88,7 +88,8 @@ def compose(command: str, overrides: Sequence[str]):
             config = hydra_compose(command, overrides=choices)
             for change in changes:
                 _check(where, config, change, groups)
-                OmegaConf.update(config, change.key, change.value, merge=True, force_add=change.added)
+                value = _as_text(config, change)
+                OmegaConf.update(config, change.key, value, merge=True, force_add=change.added)
         except (HydraException, OmegaConfBaseException) as error:
             raise TandemError(f"{where}: {_one_line(error)}") from error
     return config
@@ -159,6 +160,17 @@ def _check(where: str, config, change: _Change, groups: Sequence[str]) -> None:
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise TandemError(f"{where}: unknown name '{change.key}'{hint} (allowed: {', '.join(siblings or top)})")
     _check_type(where, change.key, _default(config, change.key), change.value)
+
+
+def _as_text(config, change: _Change) -> Any:
+    """The value; as it was written where a text is wanted and it looks like a number (`cache=7`)."""
+    number = isinstance(change.value, int | float)
+    return change.text.partition("=")[2] if number and isinstance(_default(config, change.key), str) else change.value
+
+
+def quoted(text: object) -> str:
+    """``text`` as a value of an override, whatever characters it holds."""
+    return "'" + str(text).replace("'", r"\'") + "'"
 
 
 def _default(config, key: str) -> Any:

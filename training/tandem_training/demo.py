@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tandem_datasets.errors import TandemError
 from tandem_datasets.policy import Policy
 from tandem_datasets.rollout import EXPERT, RolloutRequest
-from tandem_training.config import compose, env_spec, section
+from tandem_training.config import compose, env_spec, quoted, section
 from tandem_training.evaluation import evaluate, policy_loader
 from tandem_training.provenance import code_digest, policy_provenance
 from tandem_training.results import Row, machine, print_rows, write_rows
@@ -52,6 +53,8 @@ class Demo:
         self.config, self.job = config, job
         self.env = env_spec(config)
         self.ros = section(config.ros)
+        self._overrides = [*map(str, config.train), f"seed={config.seed}"]
+        compose("train", self._overrides)  # a wrong one must not be noticed after minutes
         self._env_facts = {"id": self.env.id, "options": dict(self.env.options)}
 
     def run(self) -> tuple[dict[str, Evaluated], dict[str, Done]]:
@@ -84,11 +87,11 @@ class Demo:
     def _train(self, name: str, title: str, data: tuple[Done, ...]) -> Done:
         from tandem_training.train import run
 
-        overrides = [*self.config.train, f"seed={self.config.seed}"]
+        overrides = self._overrides
 
         def make(path: Path) -> dict[str, Any]:
-            stores = ",".join(f"'{step.path.absolute()}'" for step in data)
-            result = run(compose("train", [*overrides, f"data=[{stores}]", f"out='{path}'"]))
+            stores = ",".join(quoted(step.path.absolute()) for step in data)
+            result = run(compose("train", [*overrides, f"data=[{stores}]", f"out={quoted(path)}"]))
             return {"metrics": result.metrics}
 
         return self._step(name, title, {"train": list(overrides)}, make, data)
@@ -149,6 +152,11 @@ def run(config: Any, started: float) -> int:
     """
     from tandem_training.report.demo_page import write_page
 
+    if config.seed + config.demonstrations > ROLLOUT_SEED:
+        raise TandemError(
+            f"tandem demo: seeds {config.seed} to {config.seed + config.demonstrations - 1} would meet those of the "
+            f"rollouts (allowed: seed + demonstrations up to {ROLLOUT_SEED})"
+        )
     out = Path(config.out)
     with steps(out, code_digest(), "tandem demo") as job:
         demo = Demo(config, job)

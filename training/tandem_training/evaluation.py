@@ -160,10 +160,16 @@ def _write(
     from tandem_training.films import write_films
     from tandem_training.plots import plot_evaluation
 
-    if films and request.record is not None:
-        metrics["films"] = write_films(request.record, [result.info for result in results], out / "films", films)
-    plot_evaluation(results, out / "episodes.png")
-    write_json(out / METRICS, metrics)
+    folder, plot = out / "films", out / "episodes.png"
+    try:
+        if films and request.record is not None:
+            metrics["films"] = write_films(request.record, [result.info for result in results], folder, films)
+        plot_evaluation(results, plot)
+        write_json(out / METRICS, metrics)
+    except BaseException:  # a full disk, Ctrl-C: all of it or nothing
+        shutil.rmtree(folder, ignore_errors=True)
+        plot.unlink(missing_ok=True)
+        raise
 
 
 def policy_loader(policy: str, device: str, threads: int):

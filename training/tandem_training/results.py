@@ -4,7 +4,8 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tandem_datasets.errors import TandemError
+from tandem_training.engine.folder import drop_if_empty, holds_something, locked
+from tandem_training.validate import path
 
 METRICS = "metrics.json"
 
@@ -69,34 +72,48 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def claim_out(out: str | Path | None, command: str, name: str) -> Path:
-    """The output folder of a measuring command: created, or empty already.
+@contextmanager
+def claimed(out: object, where: str, name: str) -> Iterator[Path]:
+    """The output folder of a measuring command, which owns it inside the block; one left empty is removed.
+
+    Args:
+        out: as configured; None: ``outputs/<command>/<name>-<time>``.
+        where: the command as it is typed, ``tandem bench loop``.
 
     Raises:
-        TandemError: it exists and holds something, or cannot be made.
+        TandemError: the folder holds something, is another's, or cannot be made.
     """
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = Path(out) if out else Path("outputs") / command / f"{name}-{stamp}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        taken = any(folder.iterdir())
-    except OSError as error:
-        raise TandemError(f"tandem {command}: out={folder}: {error.strerror}") from error
-    if taken:
-        raise TandemError(f"tandem {command}: out={folder} is not empty (allowed: a new or an empty folder)")
-    return folder
+    default = Path("outputs", "-".join(where.split()[1:]), f"{name}-{stamp}")
+    folder = path(where, "out", out) or default
+    _require_empty(folder, where)  # before the lock, which would be litter there
+    with locked(folder, where):
+        _require_empty(folder, where)
+        try:
+            yield folder
+        finally:
+            drop_if_empty(folder)
 
 
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
+def _require_empty(folder: Path, where: str) -> None:
+    if holds_something(folder):
+        raise TandemError(f"{where}: out={folder} is not empty (allowed: a new or an empty folder)")
+
+
+def write_json(target: Path, data: Mapping[str, Any]) -> None:
     """Writes beside and renames, so that the file is whole or absent."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w") as file:
-        json.dump(data, file, indent=2, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
+    text = json.dumps(data, indent=2, allow_nan=False)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(f"{text}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
 
 
 def write_rows(out: Path, rows: Sequence[Row], facts: Mapping[str, Any], **extra: Any) -> None:

@@ -4,10 +4,8 @@ Each step makes one file or folder. ``steps.json`` keeps, per step, the hash of 
 from; it is written after the artifact is whole, so an artifact without its entry is made anew.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tandem_datasets.errors import TandemError
+from tandem_training.engine.folder import locked
 from tandem_training.results import write_json
 
 RECORD = "steps.json"
@@ -57,35 +56,26 @@ class Steps:
         if known and known["key"] == key and path.exists():
             done = Done(path, key, known["seconds"], True, known["facts"])
         else:
+            if self._record.pop(name, None):  # else a half-made artifact would pass for the one before
+                self._write()
             remove(path)
             started = time.perf_counter()
             facts = make(path) or {}
             done = Done(path, key, time.perf_counter() - started, False, facts)
             self._record[name] = {"key": key, "seconds": done.seconds, "facts": facts}
-            write_json(self.folder / RECORD, self._record)
+            self._write()
         self.done.append(done)
         return done
+
+    def _write(self) -> None:
+        write_json(self.folder / RECORD, self._record)
 
 
 @contextmanager
 def steps(folder: Path, code: str, command: str) -> Iterator[Steps]:
     """The steps below ``folder``, which one process at a time may work on (the lock dies with its owner)."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise TandemError(f"{command}: out={folder}: {error.strerror}") from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            owner = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
-            raise TandemError(f"{command}: out={folder} is in use by process {owner}") from error
-        os.ftruncate(handle, 0)
-        os.write(handle, str(os.getpid()).encode())
+    with locked(folder, command):
         yield Steps(folder, code)
-    finally:
-        os.close(handle)
 
 
 def remove(path: Path) -> None:
@@ -106,4 +96,10 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise TandemError(f"{path}: unreadable ({error}); remove the folder to start anew") from error
-    return record if isinstance(record, dict) else {}
+    if not isinstance(record, dict) or not all(_is_entry(entry) for entry in record.values()):
+        raise TandemError(f"{path}: damaged; remove the folder to start anew")
+    return record
+
+
+def _is_entry(entry: Any) -> bool:
+    return isinstance(entry, dict) and {*entry} == {"key", "seconds", "facts"} and isinstance(entry["facts"], dict)

@@ -1,4 +1,4 @@
-"""Benches: one module each with ``measure(config, out) -> list[Row]`` and a ``conf/bench_<name>.yaml``.
+"""Benches: one module each with ``TARGETS``, ``measure(config, wanted) -> list[Row]`` and a ``conf/bench_<name>.yaml``.
 
 ``tandem bench NAME`` finds them by their file name.
 """

@@ -47,7 +47,7 @@ def measure_groups(
         started = time.perf_counter()
         try:
             found = list(run())
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - one broken row must not lose the others
+        except Exception as error:  # noqa: BLE001 - one broken row must not lose the others
             if not isinstance(error, TandemError):
                 traceback.print_exc()
             note = f"broke: {type(error).__name__}: {error}"[:300]

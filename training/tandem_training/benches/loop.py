@@ -4,6 +4,7 @@ import json
 import statistics
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ from typing import Any
 from tandem_datasets.errors import TandemError
 from tandem_datasets.rollout import EXPERT, RolloutRequest
 from tandem_training.benches._measuring import Target, measure_groups, median_row, seconds_of, tandem
-from tandem_training.config import compose, env_spec, section
+from tandem_training.config import compose, env_spec, quoted, section
 from tandem_training.evaluation import evaluate, find_backend, policy_loader
 from tandem_training.provenance import code_digest
 from tandem_training.results import Row
@@ -87,8 +88,9 @@ class LoopBench:
         overrides = [f"preset={preset}", f"seed={self.config.seed}"]
 
         def make(path: Path) -> dict[str, Any]:
-            stores = ",".join(f"'{step.path.absolute()}'" for step in data)
-            return {"metrics": run(compose("train", [*overrides, f"data=[{stores}]", f"out='{path}'"])).metrics}
+            stores = ",".join(quoted(step.path.absolute()) for step in data)
+            trained = run(compose("train", [*overrides, f"data=[{stores}]", f"out={quoted(path)}"]))
+            return {"metrics": trained.metrics}
 
         return self.job.run(f"policy_{name}", {"train": overrides}, make, tuple(data))
 
@@ -238,8 +240,8 @@ class LoopBench:
         for _ in range(self.config.repeats):
             with tempfile.TemporaryDirectory(prefix="tandem-bench-") as folder:
                 out = Path(folder) / "train"
-                seconds_of(tandem("train", "policy=tinyvla/nano", f"data={store.path}", "preset=debug",
-                                  "trainer.max_steps=2", f"out={out}"))  # fmt: skip
+                seconds_of(tandem("train", "policy=tinyvla/nano", f"data={quoted(store.path)}", "preset=debug",
+                                  "trainer.max_steps=2", f"out={quoted(out)}"))  # fmt: skip
                 found.append(json.loads((out / "metrics.json").read_text())["first_step_s"])
         return [median_row(found, "command to the end of the first step, warm")]
 
@@ -258,12 +260,17 @@ class LoopBench:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             assert process.stdout is not None
             said = ""
-            for line in process.stdout:
-                said = line
-                if "policy" in line and "active" in line and "inactive" not in line:
-                    seconds = time.perf_counter() - started
-                    process.wait(timeout_s)
-                    return seconds
+            alarm = threading.Timer(timeout_s, process.terminate)
+            alarm.start()
+            try:
+                for line in process.stdout:
+                    said = line
+                    if "policy" in line and "active" in line and "inactive" not in line:
+                        seconds = time.perf_counter() - started
+                        process.wait()
+                        return seconds
+            finally:
+                alarm.cancel()
             raise TandemError(f"tandem launch ended before the policy was active: {said.strip()[-200:]}")
 
     def help(self) -> list[Row]:

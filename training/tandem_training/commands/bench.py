@@ -14,7 +14,7 @@ def main(argv: list[str]) -> int:
 
     from tandem_datasets.errors import TandemError, unknown
     from tandem_training import benches
-    from tandem_training.config import parse
+    from tandem_training.config import parse, section
 
     names = [module.name for module in iter_modules(benches.__path__) if not module.name.startswith("_")]
     if not argv or argv[0] in ("-h", "--help"):
@@ -27,7 +27,8 @@ def main(argv: list[str]) -> int:
     if config is None:
         return 0
     known = list(bench.TARGETS)
-    wanted = known if config.rows is None else [config.rows] if isinstance(config.rows, str) else list(config.rows)
+    named = section(config)["rows"]
+    wanted = known if named is None else named if isinstance(named, list) else [named]
     for name in wanted:
         if name not in known:
             raise unknown(f"tandem bench {argv[0]}: rows", str(name), known)
@@ -37,12 +38,12 @@ def main(argv: list[str]) -> int:
 
 
 def _measure(name: str, bench, config, wanted: set[str]) -> int:
-    from tandem_training.results import claim_out, machine, print_rows, write_rows
+    from tandem_training.results import claimed, machine, print_rows, write_rows
 
-    out = claim_out(config.out, f"bench-{name}", name)
-    facts = machine()
-    rows = bench.measure(config, wanted)
-    write_rows(out, rows, facts, bench=name)
+    with claimed(config.out, f"tandem bench {name}", name) as out:
+        facts = machine()
+        rows = bench.measure(config, wanted)
+        write_rows(out, rows, facts, bench=name)
     print_rows(f"tandem bench {name}", rows, facts)
     print(f"written to {out}")
     return 1 if any(row.value is None and row.met is False for row in rows) else 0

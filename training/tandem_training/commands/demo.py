@@ -19,4 +19,5 @@ def main(argv: list[str]) -> int:
 
     for key in ("demonstrations", "dagger_episodes", "episodes", "realtime_episodes"):
         at_least("tandem demo", **{key: (config[key], 1)})
+    at_least("tandem demo", seed=(config.seed, 0))
     return run(config, started)

@@ -19,22 +19,24 @@ def main(argv: list[str]) -> int:
 
 
 def _examine(argv: list[str]) -> int:
+    from contextlib import nullcontext
+
     from tandem_training.config import parse
     from tandem_training.doctor.report import examine, print_table, summary
-    from tandem_training.results import METRICS, claim_out, write_json
+    from tandem_training.results import METRICS, claimed, write_json
 
     config = parse("doctor", argv, __doc__ or "")
     if config is None:
         return 0
-    out = claim_out(config.out, "doctor", "doctor") if config.out else None
-    findings = examine(skip=list(config.skip))
-    facts = summary(findings)
+    with nullcontext() if config.out is None else claimed(config.out, "tandem doctor", "doctor") as out:
+        findings = examine(skip=list(config.skip))
+        facts = summary(findings)
+        if out:
+            write_json(out / METRICS, facts)
     if config.json:
         import json
 
         print(json.dumps(facts, indent=2))
     else:
         print_table(findings)
-    if out:
-        write_json(out / METRICS, facts)
     return 0 if facts["ready"] else 1

@@ -6,6 +6,7 @@
 Episode i uses seed + i. Writes metrics.json, a plot and films of some successes and failures to out.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 
@@ -23,40 +24,32 @@ def _run(config) -> int:
     from tandem_training.config import env_spec, section
     from tandem_training.evaluation import evaluate, find_backend, policy_loader, print_evaluation
     from tandem_training.provenance import policy_provenance
-    from tandem_training.results import claim_out
-    from tandem_training.validate import at_least
+    from tandem_training.results import claimed
+    from tandem_training.validate import at_least, path
 
     policy = str(config.policy)
     at_least("tandem eval", episodes=(config.episodes, 1), num_envs=(config.num_envs, 1), films=(config.films, 0))
     at_least("tandem eval", seed=(config.seed, 0), threads=(config.threads, 1))
     find_backend(config.backend)
     provenance = policy_provenance(policy)
-    out = claim_out(config.out, "eval", "expert" if policy == EXPERT else Path(policy).name)
-    record = config.record
-    if isinstance(record, bool):
-        record = out / "episodes.zarr" if record else None
+    store = None if isinstance(config.record, bool) else path("tandem eval", "record", config.record)
     request = RolloutRequest(
         env=env_spec(config),
         policy=policy,
         episodes=config.episodes,
         seed=config.seed,
         load_policy=policy_loader(policy, config.device, config.threads),
-        record=Path(record) if record else None,
+        record=store,
         label=config.label,
         num_envs=config.num_envs,
         provenance=provenance,
-        options={
-            **section(config.ros),
-            "device": config.device,
-            "threads": config.threads,
-        },
+        options={**section(config.ros), "device": config.device, "threads": config.threads},
     )
-    try:
+    name = "expert" if policy == EXPERT else Path(policy).name
+    with claimed(config.out, "tandem eval", name) as out:
+        if config.record is True:
+            request = replace(request, record=out / "episodes.zarr")
         evaluation = evaluate(request, config.backend, out, config.films)
-    except BaseException:
-        if not any(out.iterdir()):
-            out.rmdir()
-        raise
     print_evaluation(evaluation.metrics)
     print(f"written to {out}")
     return 0

@@ -42,19 +42,21 @@ def _driver() -> str:
 
 def training() -> dict[str, Any]:
     """Seconds of one step, and of all steps of ``preset=full``."""
-    from tandem_training.config import compose
+    from tandem_training.config import compose, quoted
     from tandem_training.train import run
 
     full = [f"policy={POLICY}", "preset=full"]
     planned = compose("train", full).trainer
     with tempfile.TemporaryDirectory(prefix="tandem-doctor-") as folder:
+        demos = f"{folder}/demos.zarr"
         with redirect_stdout(io.StringIO()):
-            status = cli.main(["collect", "env=blockfind", "episodes=16", f"out={folder}/demos.zarr"])
+            status = cli.main(["collect", "env=blockfind", "episodes=16", f"out={quoted(demos)}"])
         if status:
             raise SystemExit(status)
-        warm = _train(run, [*full, f"data={folder}/demos.zarr", f"out={folder}/warm"], _WARM_UP)
+        full.append(f"data={quoted(demos)}")
+        warm = _train(run, [*full, f"out={quoted(f'{folder}/warm')}"], _WARM_UP)
         steps = max(_WARM_UP, min(_MOST, round(_BUDGET_S * _WARM_UP / warm["seconds"])))
-        metrics = _train(run, [*full, f"data={folder}/demos.zarr", f"out={folder}/timed"], steps)
+        metrics = _train(run, [*full, f"out={quoted(f'{folder}/timed')}"], steps)
     step_s = metrics["seconds"] / steps
     return {
         "policy": POLICY,
