@@ -2,7 +2,7 @@ import pytest
 
 from tandem_datasets.errors import TandemError
 from tandem_training.cli import main
-from tandem_training.config import compose, parse
+from tandem_training.config import compose, parse, quoted
 
 BAD = [
     (["trainer.max_stpes=3"], "unknown name 'trainer.max_stpes'; did you mean 'trainer.max_steps'?"),
@@ -58,6 +58,12 @@ def test_overrides_win_over_presets():
     assert config.trainer.lr == 1
 
 
+@pytest.mark.parametrize("name", ["007", "it's", "a b=c, [d]", r"it\s"])
+def test_what_is_a_text_stays_as_it_was_written(name):
+    assert compose("demo", ["out=007"]).out == "007"
+    assert compose("collect", [f"out={quoted(name)}"]).out == name
+
+
 def test_a_key_may_share_its_name_with_a_group_of_another_command():
     """Hydra takes `policy=<dir>` for a choice in the group `policy`, which only `tandem train` has."""
     assert compose("eval", ["policy=outputs/nano/best"]).policy == "outputs/nano/best"
@@ -88,6 +94,26 @@ def test_cli_says_one_line_and_exits_2(capsys):
     assert captured.err.startswith("error: tandem train: preset: unknown name 'debgu'")
     assert captured.err.count("\n") == 1
     assert captured.out == ""
+
+
+def test_a_broken_disk_is_one_line_too(monkeypatch, capsys):
+    def full(argv):
+        raise OSError(28, "No space left on device", "some/file")
+
+    monkeypatch.setattr("tandem_training.commands.listing.main", full)
+    assert main(["list"]) == 2
+    assert capsys.readouterr().err == "error: tandem list: some/file: No space left on device\n"
+
+
+def test_a_wrong_override_for_the_demos_trainings_is_told_at_once(tmp_path, capsys):
+    assert main(["demo", f"out={tmp_path / 'out'}", 'train=["preset=dmo"]']) == 2
+    assert "did you mean 'demo'" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "demonstrations.zarr").exists()
+
+
+def test_the_demos_seeds_never_meet(capsys):
+    assert main(["demo", "seed=199990"]) == 2
+    assert "seeds 199990 to 200049 would meet those of the rollouts" in capsys.readouterr().err
 
 
 def test_cli_suggests_commands(capsys):

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 
 from tandem_datasets.errors import TandemError, unknown
@@ -16,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     # OpenMP's threads wait for each other by spinning, which is 5 times slower as soon as cores are shared; it reads
     # this when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    signal.signal(signal.SIGTERM, _terminate)
+    _unwind_on(signal.SIGTERM, signal.SIGHUP)
     commands = {entry.name: entry for entry in entry_points(group=GROUP)}
     if not args or args[0] in ("-h", "--help", "help"):
         print(_help(commands))
@@ -26,6 +27,10 @@ def main(argv: list[str] | None = None) -> int:
 
         print(version("tandem-robotics"))
         return 0
+    return _run(commands, args)
+
+
+def _run(commands: Mapping[str, EntryPoint], args: list[str]) -> int:
     try:
         if args[0] not in commands:
             raise unknown("tandem", args[0], commands)
@@ -39,11 +44,25 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `tandem list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a full disk, a file without permission
+        print(f"error: tandem {args[0]}: {_one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def _unwind_on(*signals: int) -> None:
+    """These unwind like an error, so that whatever was started is ended and nothing is left half-written."""
+    for number in signals:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, _terminate)
 
 
 def _terminate(signum: int, _frame: object) -> None:
-    """SIGTERM unwinds like an error, so that whatever was started is ended and nothing is left half-written."""
     sys.exit(128 + signum)
+
+
+def _one_line(error: OSError) -> str:
+    named = f"{error.filename}: " if error.filename is not None else ""
+    return " ".join(f"{named}{error.strerror or error}".split())
 
 
 def _help(commands: dict[str, EntryPoint]) -> str:
