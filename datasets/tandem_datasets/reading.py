@@ -27,7 +27,7 @@ def read_root(root: str, where: str) -> tuple[Embodiment, Codec]:
     """What the store at ``root`` was made for; raises TandemError if there is none that this code reads."""
     if not os.path.isdir(root):
         raise TandemError(f"{where}: {'a file, not a folder' if os.path.exists(root) else 'there is none'}")
-    if not os.path.exists(os.path.join(root, ROOT_FILE)):
+    if not os.path.lexists(os.path.join(root, ROOT_FILE)) and os.access(root, os.X_OK):
         raise TandemError(f"{where}: no store (the folder has no {ROOT_FILE})")
     return parse_root(read_json(os.path.join(root, ROOT_FILE), where), where)
 

@@ -137,15 +137,8 @@ class StoreWriter:
             if not exist_ok:
                 raise TandemError(f"{self.where}: already there (allowed: a new path)")
             read_root(root, self.where)
-        elif not os.path.isdir(root) or not self._unfinished(root):
+        elif not vacant(root):
             raise TandemError(f"{self.where}: the path holds something else (allowed: a store, or a new path)")
-
-    @staticmethod
-    def _unfinished(root: str) -> bool:
-        """Whether the folder is empty, or what a killed creation left: no top ``zarr.json`` yet."""
-        if set(os.listdir(root)) - {"data", "meta", ROOT_FILE + PARTIAL}:
-            return False
-        return os.path.exists(os.path.join(root, _LOCK)) or not any(files for _, _, files in os.walk(root))
 
     def _check_same(self, embodiment: Embodiment, codec: Codec) -> None:
         found, found_codec = read_root(self._root, self.where)
@@ -230,6 +223,24 @@ class StoreWriter:
                 metadata_path(self._root, INSTRUCTIONS), INSTRUCTIONS.metadata_bytes(rows + len(new)), self._syncer
             )
             self._codes.update({text: rows + k for k, text in enumerate(new)})
+
+
+def vacant(path: str | os.PathLike[str]) -> bool:
+    """Whether a store can begin there without adding to anything or hiding it.
+
+    So it is where there is nothing, an empty folder, a store without episodes, or what a killed creation left.
+    """
+    root = os.fspath(path)
+    if not os.path.lexists(root):
+        return True
+    if not os.path.isdir(root):
+        return False
+    if os.path.exists(os.path.join(root, ROOT_FILE)):
+        read_root(root, f"store {root}")
+        return not len(read_ends(root, f"store {root}"))
+    if set(os.listdir(root)) - {"data", "meta", ROOT_FILE + PARTIAL}:
+        return False
+    return os.path.exists(os.path.join(root, _LOCK)) or not any(files for _, _, files in os.walk(root))
 
 
 def _pretty(content: dict[str, Any]) -> bytes:

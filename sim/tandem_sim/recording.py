@@ -34,8 +34,12 @@ class EpisodeWriter:
             from tandem_datasets.store import Store
 
             self._recorder = Recorder(path, embodiment, fsync=durable)
-            if self._recorder.n_episodes:
-                self._begin_ns = Store(path).info(self._recorder.n_episodes - 1).end_ns + 2 * embodiment.period_ns
+            try:
+                if last := self._recorder.n_episodes:
+                    self._begin_ns = Store(path).info(last - 1).end_ns + 2 * embodiment.period_ns
+            except BaseException:
+                self._recorder.close()
+                raise
 
     def __enter__(self) -> Self:
         return self

@@ -33,6 +33,24 @@ def test_demonstrations_are_recorded_added_to_and_never_overwritten(tmp_path, ca
     assert (store.load("action_requested")[store.episode_ends[5] :] != store.load("action_label")[-1]).any()
 
 
+def test_a_store_without_episodes_is_no_obstacle(tmp_path, capsys):
+    """A command that broke before its first episode left one, and could not be repeated."""
+    out = tmp_path / "demos"
+    with pytest.raises(TandemError, match="64 bits"):
+        main(["episodes=1", f"out={out}", f"seed={2**63}"])
+    assert main(["episodes=1", f"out={out}"]) == 0
+    assert Store(out).n_episodes == 1
+
+
+@pytest.mark.parametrize("value", ["null", "true", "[a]", ""])
+def test_a_place_that_is_no_path_is_told(value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TandemError, match="out is"):
+        main([f"out={value}"])
+    assert main(["out=7", "episodes=1"]) == 0
+    assert Store("7").n_episodes == 1
+
+
 def test_the_same_seed_records_the_same(tmp_path):
     for name in ("a", "b"):
         main(["episodes=3", f"out={tmp_path / name}"])

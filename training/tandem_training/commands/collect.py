@@ -7,8 +7,6 @@ Episode i uses seed + i. Each step is stored with the action executed and the ex
 point, the store keeps the episodes that were finished.
 """
 
-from pathlib import Path
-
 
 def main(argv: list[str]) -> int:
     from tandem_training.config import parse
@@ -54,16 +52,19 @@ def _run(config) -> int:
 def _request(config):
     from tandem_datasets.errors import TandemError
     from tandem_datasets.rollout import RolloutRequest
+    from tandem_datasets.writer import vacant
     from tandem_training.config import env_spec
     from tandem_training.evaluation import policy_loader
     from tandem_training.provenance import policy_provenance
-    from tandem_training.validate import at_least
+    from tandem_training.validate import at_least, path
 
     where = "tandem collect"
     at_least(where, episodes=(config.episodes, 1), num_envs=(config.num_envs, 1), threads=(config.threads, 1))
-    at_least(where, seed=(config.seed, 0), noise=(config.noise, 0))
-    out, policy = Path(config.out), str(config.policy)
-    if not config.append and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    at_least(where, seed=(config.seed, 0), noise=(config.noise, 0.0))
+    out, policy = path(where, "out", config.out), str(config.policy)
+    if out is None:
+        raise TandemError(f"{where}: out is null (allowed: a path)")
+    if not config.append and not vacant(out):
         raise TandemError(f"{where}: out={out} exists (allowed: a new path, or append=true to add to a store)")
     return RolloutRequest(
         env=env_spec(config),
