@@ -25,12 +25,12 @@ class TerminalView:
     """A :class:`~tandem_sim.play.View` on standard input and output; a context that leaves the terminal as it was.
 
     Raises:
-        TandemError: they are no terminal.
+        TandemError: they are no terminal, or one that knows no colours.
     """
 
     def __init__(self) -> None:
         if not available():
-            raise TandemError("terminal: standard input and output are not both a terminal")
+            raise TandemError("terminal: standard input and output are not both a terminal with colours")
         self._fd = sys.stdin.fileno()
         self._before: list[Any] = []
 
@@ -85,7 +85,9 @@ def available() -> bool:
         import termios  # noqa: F401
     except ImportError:  # Windows
         return False
-    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+    # a stream is None where the shell closed it
+    there = all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+    return there and os.environ.get("TERM") != "dumb"
 
 
 def half_blocks(image: np.ndarray, columns: int, rows: int) -> list[str]:

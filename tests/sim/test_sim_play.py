@@ -33,11 +33,12 @@ COMMAND = [sys.executable, "-m", "tandem_training.cli", "play", "seed=3"]
 class Player:
     """The command on a terminal of 100 x 44 characters."""
 
-    def __init__(self, *arguments):
+    def __init__(self, *arguments, **changes):
         self.terminal, self.slave = pty.openpty()
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 44, 100, 0, 0))
         self.before = termios.tcgetattr(self.slave)
         environment = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "COLUMNS", "LINES")}
+        environment |= {"TERM": "xterm", **changes}
         self.process = subprocess.Popen(
             [*COMMAND, *arguments], stdin=self.slave, stdout=self.slave, stderr=self.slave, env=environment
         )
@@ -116,6 +117,24 @@ def test_an_interrupt_leaves_the_terminal_as_it_was():
     player.process.send_signal(signal.SIGINT)
     assert player.end() == 130
     assert "interrupted" in player.said
+
+
+def test_a_display_that_cannot_be_opened_leaves_the_terminal():
+    player = Player(DISPLAY=":47")
+    player.until("step 0")
+    player.press("q")
+    assert player.end() == 0
+
+
+def test_a_terminal_without_colours_is_refused():
+    player = Player(TERM="dumb")
+    player.until("error: tandem play: there is neither a display nor a terminal to play in")
+    assert player.process.wait(20) == 2
+
+
+def test_half_an_episode_is_no_count():
+    with pytest.raises(TandemError, match=r"episodes=1\.5 \(allowed: a whole number from 1\)"):
+        main(["episodes=1.5"])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from tandem_datasets.health import Health
 from tandem_ros import doctor as ros
 from tandem_training import cli
-from tandem_training.doctor import hardware, software, training_time
+from tandem_training.doctor import hardware, screen, software, training_time
 
 
 def test_the_whole_examination_from_the_command_line(tmp_path):
@@ -36,6 +36,13 @@ def test_the_table_ends_with_the_verdict_and_the_status_follows_it(capsys, monke
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(1 << 40, 1 << 40, 1 << 20))
     assert cli.main(["doctor", "skip=[ros,training]"]) == 1
     assert "The loop cannot run here: mend disk." in capsys.readouterr().out
+
+
+def test_closed_streams_are_no_terminal(monkeypatch):
+    """Python has None for a stream that the shell closed (`<&-`)."""
+    monkeypatch.setattr("sys.stdin", None)
+    [finding] = [finding for finding in screen.check() if finding.subject == "tandem play"]
+    assert finding.values["terminal"] is False
 
 
 def test_only_checks_can_be_skipped(capsys):

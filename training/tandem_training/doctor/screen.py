@@ -31,11 +31,11 @@ def _loads(library: str) -> bool:
 
 def _person() -> Finding:
     """Where `tandem play` can be played."""
-    from tandem_sim.window import available
+    from tandem_sim import terminal, window
 
-    window, terminal = available(), sys.stdin.isatty() and sys.stdout.isatty()
-    values = {"window": window, "terminal": terminal}
-    places = [name for name, there in (("a window", window), ("this terminal", terminal)) if there]
+    values = {"window": window.available(), "terminal": terminal.available()}
+    words = {"window": "a window", "terminal": "this terminal"}
+    places = [words[name] for name, there in values.items() if there]
     if places:
         return Finding("tandem play", Health.FINE, f"in {' or '.join(places)}", values=values)
     advice = "run it in a terminal; for a window: a display (ssh -X) and a Python with tkinter"
