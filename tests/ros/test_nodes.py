@@ -20,6 +20,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from tandem_datasets.errors import TandemError
 from tandem_datasets.frames import Observation, Source
+from tandem_datasets.store import Store
 from tandem_ros.calls import Peer
 from tandem_ros.domain import claim
 from tandem_ros.graph import Graph, Node
@@ -34,7 +35,7 @@ PATIENCE_S = 40.0
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A domain with a simulation in /left and a policy that is not yet configured in /right."""
+    """A domain with a simulation and a recorder in /left, and a policy that is not yet configured in /right."""
     import torch
 
     from tandem_policies.files import save
@@ -42,15 +43,19 @@ def place(tmp_path_factory):
     from tandem_sim.blockfind.task import EMBODIMENT
 
     torch.manual_seed(0)
-    path: Path = save(create("tinyvla", EMBODIMENT, dim=32, head_dim=32), tmp_path_factory.mktemp("policy") / "tiny")
+    folder: Path = tmp_path_factory.mktemp("nodes")
+    path = save(create("tinyvla", EMBODIMENT, dim=32, head_dim=32), folder / "tiny")
     simulation = {"env_id": "tandem/BlockFind-v0", "answer_timeout_s": 0.2, "answer_tries": 3}
-    policy = {"path": str(path), "embodiment": json.dumps(EMBODIMENT.to_dict())}
+    contract = json.dumps(EMBODIMENT.to_dict())
+    recorder = {"store": str(folder / "store"), "embodiment": contract, "finish_timeout_s": 0.3}
+    policy = {"path": str(path), "embodiment": contract}
     nodes = (
         Node("tandem_ros.nodes.simulation", "simulation", "/left", simulation),
+        Node("tandem_ros.nodes.recorder", "recorder", "/left", recorder),
         Node("tandem_ros.nodes.policy", "policy", "/right", policy),
     )
     with claim() as domain, Supervisor(Graph(nodes), domain_id=domain) as supervisor:
-        yield domain, supervisor
+        yield domain, supervisor, folder / "store"
 
 
 @pytest.fixture(scope="module")
@@ -205,10 +210,43 @@ def test_time_goes_on_from_episode_to_episode(driver, blockfind):
     assert driver.begin(7) > begin + blockfind.period_ns, "also after one that was not run to its end"
 
 
-def test_services_refuse_what_makes_no_sense(driver):
+def test_services_answer_a_repeated_call_like_the_first_and_refuse_what_makes_no_sense(driver):
     driver.begin(8)
-    with pytest.raises(TandemError, match="simulation/release: release: there is no paused episode"):
-        driver.robot.trigger("release", PATIENCE_S).message()
+    driver.robot.trigger("release", PATIENCE_S).message()
+    assert len(driver.seen) == 1, "it runs already"
+    result = driver.robot.trigger("result", PATIENCE_S)
+    assert driver.end().to_json() == result.message()
+    recorder = Peer(driver.node, "recorder", ("begin", "finish"), driver.stopping)
+    recorder.wait_until_there(time.monotonic() + PATIENCE_S)
+    with pytest.raises(TandemError, match="recorder/finish: finish: no episode is open"):
+        recorder.trigger("finish", PATIENCE_S).message()
+
+
+def test_recorder_commits_what_came_and_declares_the_rest_missing(driver, blockfind, place):
+    recorder = Peer(driver.node, "recorder", ("begin", "finish"), driver.stopping)
+    recorder.wait_until_there(time.monotonic() + PATIENCE_S)
+    period = blockfind.period_ns
+    early = driver.begin(9)
+    driver.ask(early, (0.5, 0))
+    driver.acted(1)
+    recorder.set({"begin.uuid": "one", "begin.seed": 9, "begin.begin_ns": early + period}, PATIENCE_S).accepted()
+    for _ in range(2):
+        recorder.trigger("begin", PATIENCE_S).message()
+    begin = driver.begin(9)
+    driver.ask(begin, (0.5, 0.0))
+    driver.acted(1)
+    finish = {"finish.begin_ns": begin, "finish.end_ns": begin + period, "finish.outcome": "lost"}
+    recorder.set(finish, PATIENCE_S).accepted()
+    told = [json.loads(recorder.trigger("finish", PATIENCE_S).message()) for _ in range(2)]
+    assert told[0] == told[1]
+    assert told[0]["missing"] == 1
+    assert told[0]["dropped"] > 0
+    store = Store(place[2])
+    assert (store.n_episodes, store.n_frames) == (1, 1)
+    assert store.load("action").tolist() == [[0.5, 0.0]]
+    assert store.load("stamp").tolist() == [begin]
+    info = store.info(0)
+    assert (info.uuid, info.outcome, info.provenance) == ("one", "lost", {"missing_frames": 1})
 
 
 class Robot(Other):

@@ -1,9 +1,10 @@
 """Calls to other nodes' services from a plain thread: several at once, each with a time-out, errors in one line."""
 
+import queue
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from typing import Any
 
 from rcl_interfaces.srv import SetParameters
 from rclpy.client import Client
@@ -14,31 +15,88 @@ from std_srvs.srv import Trigger
 
 from tandem_datasets.errors import TandemError
 
-
-@dataclass
-class Pending:
-    """A call under way."""
-
-    where: str
-    future: Future
-    deadline: float
-    done: threading.Event = field(default_factory=threading.Event)
-
-    def __post_init__(self) -> None:
-        self.future.add_done_callback(lambda _: self.done.set())
-
-    def wait(self, stopping: threading.Event | None = None) -> object:
-        """The response; raises TandemError after the time-out."""
-        while not self.done.wait(min(0.2, max(0.0, self.deadline - time.monotonic()))):
-            if stopping is not None and stopping.is_set():
-                raise StoppedError(self.where)
-            if time.monotonic() >= self.deadline:
-                raise TandemError(f"{self.where}: no answer in time")
-        return self.future.result()
+_LOOK_S = 0.2
+_AGAIN_S = 2.0
 
 
 class StoppedError(Exception):
     """The process is being stopped while a call was under way."""
+
+
+class Line:
+    """The line to one service.
+
+    A server may hear a client before it can answer it: the two directions are discovered one after the other, and the
+    answer is lost then. So calls are repeated until the first answer has come, and the services of our nodes answer a
+    repeated call like the first.
+    """
+
+    def __init__(self, client: Client, stopping: threading.Event) -> None:
+        self.client = client
+        self.stopping = stopping
+        self.works = False
+
+    def wait_until_there(self, deadline: float) -> None:
+        """Raises TandemError if the service has not appeared by then (steady clock, s)."""
+        while not self.client.service_is_ready():
+            if self.stopping.is_set():
+                raise StoppedError(self.client.srv_name)
+            if time.monotonic() > deadline:
+                raise TandemError(f"no service {self.client.srv_name}: its node did not come up in time")
+            time.sleep(0.01)
+
+
+class Reply:
+    """What a service will answer; the request is already out."""
+
+    def __init__(self, line: Line, request: Any, where: str, timeout_s: float) -> None:
+        self._line = line
+        self._request = request
+        self._where = where
+        self._answers: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self._sent: list[Future] = []
+        self._deadline = time.monotonic() + timeout_s
+        self._send()
+
+    def message(self) -> str:
+        """A Trigger's message; raises TandemError if it took too long or was refused."""
+        response = self._wait()
+        if not response.success:
+            raise TandemError(f"{self._where}: {response.message}")
+        return response.message
+
+    def accepted(self) -> None:
+        """Raises TandemError if a parameter was refused."""
+        for result in self._wait().results:
+            if not result.successful:
+                raise TandemError(f"{self._where}: {result.reason}")
+
+    def _send(self) -> None:
+        self._again = time.monotonic() + _AGAIN_S
+        future = self._line.client.call_async(self._request)
+        self._sent.append(future)
+        future.add_done_callback(self._answers.put)
+
+    def _wait(self) -> Any:
+        while True:
+            try:
+                answer = self._answers.get(timeout=_LOOK_S).result()
+                break
+            except queue.Empty:
+                self._look()
+        self._line.works = True
+        for future in self._sent:
+            self._line.client.remove_pending_request(future)
+        return answer
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if self._line.stopping.is_set():
+            raise StoppedError(self._where)
+        if now > self._deadline:
+            raise TandemError(f"{self._where}: no answer in time")
+        if now > self._again and not self._line.works:
+            self._send()
 
 
 class Peer:
@@ -46,56 +104,27 @@ class Peer:
 
     def __init__(self, node: Node, name: str, services: Sequence[str], stopping: threading.Event) -> None:
         self.name = name
-        self._node = node
-        self._stopping = stopping
-        self._triggers: dict[str, Client] = {
-            service: node.create_client(Trigger, f"{name}/{service}") for service in services
+        self._triggers = {
+            service: Line(node.create_client(Trigger, f"{name}/{service}"), stopping) for service in services
         }
-        self._setter: Client = node.create_client(SetParameters, f"{name}/set_parameters")
+        self._setter = Line(node.create_client(SetParameters, f"{name}/set_parameters"), stopping)
         self._known: dict[str, object] = {}  # values that the peer already has from us
 
     def wait_until_there(self, deadline: float) -> None:
         """Raises TandemError if a service has not appeared by then (steady clock, s)."""
-        for client in (*self._triggers.values(), self._setter):
-            while not client.service_is_ready():
-                if self._stopping.is_set():
-                    raise StoppedError(self.name)
-                if time.monotonic() > deadline:
-                    raise TandemError(f"node '{self.name}' did not come up: no service {client.srv_name}")
-                time.sleep(0.01)
+        for line in (*self._triggers.values(), self._setter):
+            line.wait_until_there(deadline)
 
-    def trigger(self, service: str, timeout_s: float) -> "Reply":
+    def trigger(self, service: str, timeout_s: float) -> Reply:
         """Calls a Trigger service."""
-        future = self._triggers[service].call_async(Trigger.Request())
-        return Reply(Pending(f"{self.name}/{service}", future, time.monotonic() + timeout_s), self._stopping)
+        return Reply(self._triggers[service], Trigger.Request(), f"{self.name}/{service}", timeout_s)
 
-    def set(self, values: Mapping[str, bool | int | float | str], timeout_s: float) -> "Reply | None":
+    def set(self, values: Mapping[str, bool | int | float | str], timeout_s: float) -> Reply | None:
         """Sets those parameters whose value has changed since the last call; None if there are none."""
         changed = {name: value for name, value in values.items() if self._known.get(name, self) != value}
         if not changed:
             return None
         self._known.update(changed)
         parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in changed.items()]
-        future = self._setter.call_async(SetParameters.Request(parameters=parameters))
-        return Reply(Pending(f"{self.name}/set_parameters", future, time.monotonic() + timeout_s), self._stopping)
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What a peer will answer."""
-
-    pending: Pending
-    stopping: threading.Event
-
-    def message(self) -> str:
-        """A Trigger's message; raises TandemError if it took too long or was refused."""
-        response = self.pending.wait(self.stopping)
-        if not response.success:  # type: ignore[attr-defined]
-            raise TandemError(f"{self.pending.where}: {response.message}")  # type: ignore[attr-defined]
-        return response.message  # type: ignore[attr-defined]
-
-    def accepted(self) -> None:
-        """Raises TandemError if a parameter was refused."""
-        for result in self.pending.wait(self.stopping).results:  # type: ignore[attr-defined]
-            if not result.successful:
-                raise TandemError(f"{self.pending.where}: {result.reason}")
+        request = SetParameters.Request(parameters=parameters)
+        return Reply(self._setter, request, f"{self.name}/set_parameters", timeout_s)

@@ -1,9 +1,12 @@
 """What a robot publishes: observations, what was done on them, and what that led to."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
 
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
@@ -84,20 +87,17 @@ class RobotPublisher:
     def frame(self, frame: Frame) -> None:
         """Publishes what was done on an observation and what came of it, stamped with that observation."""
         translate, stamp = self._translator, frame.observation.stamp_ns
-        self._action.publish(translate.chunk(frame.action[None], stamp, frame.source))
-        if frame.requested is not None:
-            self._requested.publish(translate.chunk(frame.requested[None], stamp, frame.source))
-        if self._label is not None and frame.label is not None:
-            self._label.publish(translate.chunk(frame.label[None], stamp, Source.EXPERT))
+        _tell(self._action, lambda: translate.chunk(frame.action[None], stamp, frame.source))
+        if (requested := frame.requested) is not None:
+            _tell(self._requested, lambda: translate.chunk(requested[None], stamp, frame.source))
+        if self._label is not None and (label := frame.label) is not None:
+            _tell(self._label, lambda: translate.chunk(label[None], stamp, Source.EXPERT))
         outcome = StepOutcome(frame.reward, frame.terminated, frame.truncated, frame.success)
-        self._step.publish(translate.step(outcome, stamp))
+        _tell(self._step, lambda: translate.step(outcome, stamp))
         for camera in translate.embodiment.cameras:
-            # on request only: nobody of ours listens to these, and they would cost as much as a step
-            if self._infos[camera.name].get_subscription_count():
-                self._infos[camera.name].publish(translate.camera_info(camera, stamp))
-            if self._compressed[camera.name].get_subscription_count():
-                pixels = frame.observation.images[camera.name]
-                self._compressed[camera.name].publish(translate.compressed(camera, pixels, stamp))
+            pixels = frame.observation.images[camera.name]
+            _tell(self._infos[camera.name], partial(translate.camera_info, camera, stamp))
+            _tell(self._compressed[camera.name], partial(translate.compressed, camera, pixels, stamp))
 
     def deaf(self, listeners: Iterable[str]) -> list[str]:
         """Which ``listener: topic`` pairs do not hear us yet."""
@@ -111,3 +111,9 @@ class RobotPublisher:
                 if listener not in [end.node_name for end in ends] or publisher.get_subscription_count() < 1:
                     missing.append(f"{listener}: {publisher.topic_name}")
         return missing
+
+
+def _tell(publisher: Publisher, message: Callable[[], Any]) -> None:
+    """Publishes if anybody listens: building and writing what nobody hears takes time from the policy's core."""
+    if publisher.get_subscription_count():
+        publisher.publish(message())

@@ -62,7 +62,9 @@ class RecorderNode(Node):
         )
         for name, default in {**_BEGIN, **_FINISH}.items():
             parameter(self, name, default)
-        self._frames: FrameMatcher | None = None
+        self._frames: FrameMatcher | None = None  # of the episode that is open
+        self._info = EpisodeInfo(seed=0, instruction="")  # its facts
+        self._finished = ""  # the answer to the last ~/finish
         self._early = 0  # messages that came while no episode was open
         self._committed = self._missing = 0
         self._end_ns: int | None = None  # of the episode that is being finished
@@ -127,10 +129,11 @@ class RecorderNode(Node):
 
     def _begin(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Opens an episode. What is stamped before ``begin.begin_ns`` is dropped and counted."""
-        if self._frames is not None:
-            response.message = "begin: an episode is open (call ~/finish first)"
-            return response
         value = self._values(_BEGIN)
+        if self._frames is not None:
+            response.success = value["begin.uuid"] == self._info.uuid  # asked again
+            response.message = "" if response.success else "begin: an episode is open (call ~/finish first)"
+            return response
         info = EpisodeInfo(
             seed=value["begin.seed"],
             instruction="",
@@ -140,38 +143,46 @@ class RecorderNode(Node):
         )
         self._recorder.begin(info)
         self._info = info
+        self._finished = ""
         self._frames = FrameMatcher(self._embodiment, value["begin.begin_ns"], self._labels)
         response.success = True
         return response
 
     async def _finish(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Commits the open episode, or drops it if ``finish.commit`` is false; says what was missing."""
-        if self._frames is None:
-            response.message = "finish: no episode is open (call ~/begin first)"
-            return response
         value = self._values(_FINISH)
-        frames, self._end_ns = self._frames, value["finish.end_ns"]
-        if value["finish.commit"] and not frames.is_complete(self._end_ns):
-            self._complete = Future(executor=self._runtime.executor)
-            self._patience = time.monotonic() + self._timeout_s
-            await self._complete
-        self._runtime.guarded(self._close_episode)(frames, value, response)
+        if self._frames is not None and value["finish.commit"]:
+            await self._all_frames(self._frames, value["finish.end_ns"])
+        if self._frames is not None:
+            self._finished = self._runtime.guarded(self._close_episode)(self._frames, value) or ""
+        response.success = bool(self._finished)  # the last one's, if asked again
+        response.message = self._finished or "finish: no episode is open (call ~/begin first)"
         return response
 
-    def _close_episode(self, frames: FrameMatcher, value: dict[str, Any], response: Trigger.Response) -> None:
+    async def _all_frames(self, frames: FrameMatcher, end_ns: int) -> None:
+        """Waits until every frame up to ``end_ns`` is there, or patience is over."""
+        self._end_ns = end_ns
+        if self._complete is None:
+            if frames.is_complete(end_ns):
+                return
+            self._complete = Future(executor=self._runtime.executor)
+            self._patience = time.monotonic() + self._timeout_s
+        await self._complete
+
+    def _close_episode(self, frames: FrameMatcher, value: dict[str, Any]) -> str:
+        """Commits or drops the open episode; what was missing and dropped, as JSON."""
         rest, missing = frames.take_rest(value["finish.begin_ns"], value["finish.end_ns"])
         self._frames, self._end_ns = None, None
         for frame in rest:
             self._recorder.add(frame)
-        response.success = True
-        response.message = json.dumps({"missing": len(missing), "dropped": frames.dropped + self._early})
+        told = json.dumps({"missing": len(missing), "dropped": frames.dropped + self._early})
         self._missing += len(missing)
         self._early = 0
         if missing:
             self.get_logger().warning(f"{len(missing)} frames never arrived, the first at {missing[0]} ns")
         if not value["finish.commit"] or not self._recorder.n_open_frames:
             self._recorder.abort()
-            return
+            return told
         provenance = dict(self._info.provenance) | ({"missing_frames": len(missing)} if missing else {})
         self._recorder.commit(
             instruction=value["finish.instruction"],
@@ -182,6 +193,7 @@ class RecorderNode(Node):
             provenance=provenance,
         )
         self._committed += 1
+        return told
 
     def _values(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
         return {name: self.get_parameter(name).value for name in defaults}

@@ -53,7 +53,7 @@ class SimulationNode(Node):
         self._translator = Translator(self._embodiment)
         self._publisher = RobotPublisher(self, self._translator, labels)
         self._lock = threading.RLock()
-        self._running = False
+        self._running = self._released = False
         self._next_begin = parameter(self, "begin_ns", 0)  # the earliest stamp of the next episode
         self._sent: dict[int, int] = {}  # stamp -> when the observation went out, steady clock
         self._tries = 0
@@ -128,6 +128,7 @@ class SimulationNode(Node):
                 self._finish()
             begin = max(self._next_begin, time.time_ns()) if self._realtime else self._next_begin
             first = self._robot.reset(seed, begin)
+            self._released = False
             self._publisher.forget_images()
         if self._embodiment.hears_instruction:
             self._echoes.append(first.instruction)
@@ -138,7 +139,10 @@ class SimulationNode(Node):
 
     async def _release(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Lets the episode run once everybody who must hear it does."""
-        if self._robot.observation is None or self._running:
+        if self._released:  # asked again
+            response.success = True
+            return response
+        if self._robot.observation is None:
             response.message = "release: there is no paused episode (call ~/reset first)"
             return response
         patience = time.monotonic() + self._listen_timeout_s
@@ -185,7 +189,9 @@ class SimulationNode(Node):
 
     def _start(self) -> None:
         with self._lock:
-            self._running = True
+            if self._released:
+                return
+            self._released = self._running = True
             self._points_left = 0
             if self._ticker is None:
                 self._show()
@@ -229,12 +235,15 @@ class SimulationNode(Node):
         observed = self._robot.observation
         assert observed is not None
         frame = self._robot.step(observed.stamp_ns + self._embodiment.period_ns)
+        # first what others wait for; they can work while the rest goes out
         if self._robot.observation is not None:
-            self._show()  # first of all: the policy can work while the rest goes out
-        self._publisher.frame(frame)
-        if self._robot.observation is None:
+            self._show()
+            self._publisher.frame(frame)
+        else:
             self._finish()
-        elif self._robot.answered():  # the expert does not wait; services get their turn in between
+            self._runtime.executor.create_task(self._runtime.guarded(self._publisher.frame), frame)
+            return
+        if self._robot.answered():  # the expert does not wait; services get their turn in between
             self._runtime.executor.create_task(self._runtime.guarded(self._pump))
 
     def _beat(self, tick: int, due_ns: int) -> bool:
