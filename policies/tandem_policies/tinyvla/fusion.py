@@ -60,7 +60,9 @@ class Fusion(nn.Module):
         self.dropout = config.fusion_dropout
         places = patch_places(grids)
         self.register_buffer("places", places, persistent=False)
-        self.out_features = config.queries * (config.dim + config.fusion_heads * places.shape[1])
+        self.columns = places.shape[1]  # of one expected position
+        self.fused_features = config.queries * config.dim  # of out_features, the first ones
+        self.out_features = self.fused_features + config.queries * config.fusion_heads * self.columns
 
     def forward(self, queries: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, out_features) and the last block's weights (B, heads, Q, N)."""

@@ -25,6 +25,7 @@ class TinyVLA(PolicyNetwork):
 
     def __init__(self, config: TinyVLAConfig, embodiment: Embodiment, tokenizer: TextTokenizer | None = None) -> None:
         super().__init__(config, embodiment, tokenizer)
+        self.config: TinyVLAConfig = config
         if self.tokenizer.size > config.vocab_size:
             ids = f"the tokenizer has {self.tokenizer.size} ids"
             raise TandemError(f"policy 'tinyvla': {ids} (allowed: vocab_size {config.vocab_size})")
@@ -60,13 +61,23 @@ class TinyVLA(PolicyNetwork):
         return self.language(tokens, mask) if isinstance(self.language, LanguageEncoder) else None
 
     def attention(self, batch: Batch, camera: str | None = None) -> Tensor:
-        """The readout's attention, mean over heads and queries: (B, gh, gw) of a camera, of the first one if None."""
+        """Where the readout looks: (B, gh, gw) of a camera, of the first one if None.
+
+        Heads count by how much the action head makes of their positions; some look nowhere and matter little.
+        """
         name = camera or self.vision.cameras[0]
         index = self.embodiment.cameras.index(self.embodiment.camera(name))
         begin = sum(rows * columns for rows, columns in self.vision.grids[:index])
         rows, columns = self.vision.grids[index]
-        weights = self._forward(batch)[1].float().mean((1, 2))
+        weights = torch.einsum("bhqn,hq->bn", self._forward(batch)[1].float(), self._influence())
         return weights[:, begin : begin + rows * columns].unflatten(1, (rows, columns))
+
+    def _influence(self) -> Tensor:
+        """The share (heads, Q) of each expected position in the first layer's squared weights on all of them."""
+        heads, queries = self.config.fusion_heads, self.config.queries
+        first = self.head[0].get_parameter("weight")[:, self.fusion.fused_features : self.fusion.out_features]
+        squares = first.float().square().sum(0).view(heads, queries, self.fusion.columns).sum(-1)
+        return squares / squares.sum()
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Normalised chunks (B, K, A) and the readout's weights (B, heads, Q, N)."""

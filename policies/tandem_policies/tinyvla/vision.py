@@ -29,7 +29,9 @@ class VisionEncoder(nn.Module):
         self.cameras = tuple(camera.name for camera in embodiment.cameras)
         self.grids = patch_grids(config.patch, embodiment)
         self.stem = nn.Linear(3 * config.patch**2, config.dim)
-        self.camera = nn.Parameter(torch.randn(len(self.cameras), config.dim) * 0.02) if len(self.cameras) > 1 else None
+        self.camera: nn.Parameter | None = None  # which one a patch belongs to
+        if len(self.cameras) > 1:
+            self.camera = nn.Parameter(nn.init.normal_(torch.empty(len(self.cameras), config.dim), std=0.02))
         self.blocks = nn.ModuleList(
             Block(config.dim, config.heads, config.mlp_ratio, config.dropout) for _ in range(config.vision_depth)
         )
