@@ -59,11 +59,12 @@ def make(log: list[str], error: str = ""):
         ).to_json()  # fmt: skip
 
     def reset(node: Node) -> str:
-        node.seed_at_reset = node.values["episode.seed"]
-        return json.dumps({"begin_ns": 10 * node.seed_at_reset, "instruction": "find it"})
+        seed = node.seed_at_reset = node.values["episode.seed"]
+        node.values["episode.seed"] += 1
+        return json.dumps({"seed": seed, "begin_ns": 10 * seed, "instruction": "find it", "identity": "abc"})
 
     robot = Node("robot", log, {"reset": reset, "release": "", "result": result})
-    policy = Node("policy", log, {"reset": json.dumps({"identity": "abc"})})
+    policy = Node("policy", log, {"reset": reset})
     recorder = Node("recorder", log, {"begin": "", "finish": json.dumps({"missing": 0, "dropped": 1})})
     return robot, policy, recorder
 
@@ -82,7 +83,6 @@ def test_each_step_is_acknowledged_in_order(log):
     begin = log.index("began")
     turn = log[begin + 1 : log.index("began", begin + 1)]
     assert turn == [
-        "robot/set", "robot/set.", "policy/set", "policy/set.",  # for the next episode, while this one runs
         "robot/result.",
         "robot/reset", "policy/reset",  # these two at once, while the recording is finished
         "recorder/set", "recorder/set.", "recorder/finish", "recorder/finish.",
@@ -103,6 +103,17 @@ def test_every_episode_is_reported_after_its_recording_is_finished(log):
     assert log.count("recorder/finish") == 3
     assert recorder.values["finish.outcome"] == "success"
     assert json.loads(recorder.values["begin.provenance"])["identity"] == "abc"
+
+
+def test_a_participant_that_took_another_seed_is_set_and_reset_again(log):
+    robot, policy, _ = make(log)
+    reports: list[EpisodeReport] = []
+    loop = EpisodeLoop(
+        Plan(2, 20), robot, policy, None, lambda info: policy.values.update({"episode.seed": 3}), reports.append
+    )
+    loop.run()
+    assert [report.info.seed for report in reports] == [20, 21]
+    assert policy.seed_at_reset == 21
 
 
 def test_an_episode_that_failed_is_not_committed_and_ends_the_run(log):

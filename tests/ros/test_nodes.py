@@ -126,8 +126,7 @@ class Driver(Other):
 
     def begin(self, seed: int) -> int:
         """Resets and releases; gives the first stamp, once its observation is here."""
-        if (answer := self.robot.set({"episode.seed": seed}, PATIENCE_S)) is not None:
-            answer.accepted()
+        self.robot.set({"episode.seed": seed}, PATIENCE_S).accepted()
         self.seen.clear()
         self.actions.clear()
         begin = json.loads(self.robot.trigger("reset", PATIENCE_S).message())["begin_ns"]

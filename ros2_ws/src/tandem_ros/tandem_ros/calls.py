@@ -119,11 +119,11 @@ class Peer:
         """Calls a Trigger service."""
         return Reply(self._triggers[service], Trigger.Request(), f"{self.name}/{service}", timeout_s)
 
-    def set(self, values: Mapping[str, bool | int | float | str], timeout_s: float) -> Reply | None:
-        """Sets those parameters whose value has changed since the last call; None if there are none."""
+    def set(self, values: Mapping[str, bool | int | float | str], timeout_s: float) -> Reply:
+        """Sets parameters; of several only those whose value has changed since the last call."""
         changed = {name: value for name, value in values.items() if self._known.get(name, self) != value}
-        if not changed:
-            return None
+        if len(values) == 1:
+            changed = dict(values)
         self._known.update(changed)
         parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in changed.items()]
         request = SetParameters.Request(parameters=parameters)

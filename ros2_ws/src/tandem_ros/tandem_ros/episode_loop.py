@@ -1,8 +1,8 @@
 """The one owner of episodes: in which order robot, policy and recorder go from one episode to the next. Knows no ROS.
 
 Between two episodes: the recording is finished while simulation (paused) and policy are reset, then the recording
-begins, then the simulation is released. Each step is acknowledged. What can be done early is: the next episode's
-parameters are set while the current one runs.
+begins, then the simulation is released. Each step is acknowledged. The seed is set once; it counts up with the episodes
+by itself, and every reset tells which one it took.
 """
 
 import json
@@ -29,7 +29,7 @@ class Participant(Protocol):
 
     def trigger(self, service: str, timeout_s: float) -> Answer: ...
 
-    def set(self, values: Mapping[str, Any], timeout_s: float) -> Answer | None: ...
+    def set(self, values: Mapping[str, Any], timeout_s: float) -> Answer: ...
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ class EpisodeLoop:
 
     def run(self) -> None:
         """All episodes; raises TandemError for the first one that could not be run to its end."""
-        self._prepare(0)
+        for participant in (self._robot, self._policy):
+            self._seed(participant, self._plan.seed)
         last: _Ended | None = None
         for index in range(self._plan.episodes):
             last = self._episode(index, last)
@@ -99,15 +100,14 @@ class EpisodeLoop:
         policy = self._policy.trigger("reset", patience) if self._policy else None
         report = self._finish(last) if last else None
         if policy is not None:
-            self._provenance["identity"] = json.loads(policy.message())["identity"]
-        start = json.loads(robot.message())
+            self._provenance["identity"] = self._reset(self._policy, policy, index)["identity"]
+        start = self._reset(self._robot, robot, index)
         info = self._begin(index, start["begin_ns"], start["instruction"])
         self._robot.trigger("release", patience).message()
         result = self._robot.trigger("result", self._plan.episode_timeout_s)
         self._began(info)  # from here to the result there is time
         if report is not None:
             self._ended(report)
-        self._prepare(index + 1)
         stats = EpisodeStats.from_json(result.message())
         info = EpisodeInfo(
             seed=info.seed,
@@ -126,15 +126,19 @@ class EpisodeLoop:
             raise TandemError(f"episode {index} (seed {info.seed}): {stats.error}")
         return ended
 
-    def _prepare(self, index: int) -> None:
-        """Sets the parameters of an episode that is still to come."""
-        if index >= self._plan.episodes:
-            return
-        values = {"episode.seed": self._plan.seed + index}
-        for participant in (self._robot, self._policy):
-            answer = participant.set(values, self._plan.ready_timeout_s) if participant else None
-            if answer is not None:
-                answer.accepted()
+    def _reset(self, participant: Participant | None, answer: Answer, index: int) -> dict[str, Any]:
+        """What a reset told; reset again if it was with another seed than the plan's."""
+        assert participant is not None
+        seed = self._plan.seed + index
+        told = json.loads(answer.message())
+        if told["seed"] != seed:  # somebody else, or a repeated call, has reset it as well
+            self._seed(participant, seed)
+            told = json.loads(participant.trigger("reset", self._plan.call_timeout_s).message())
+        return told
+
+    def _seed(self, participant: Participant | None, seed: int) -> None:
+        if participant is not None:
+            _set(participant, {"episode.seed": seed}, self._plan.ready_timeout_s)
 
     def _begin(self, index: int, begin_ns: int, instruction: str) -> EpisodeInfo:
         seed, timeout_s = self._plan.seed + index, self._plan.call_timeout_s
@@ -177,6 +181,4 @@ class EpisodeLoop:
 
 
 def _set(participant: Participant, values: Mapping[str, Any], timeout_s: float) -> None:
-    answer = participant.set(values, timeout_s)
-    if answer is not None:
-        answer.accepted()
+    participant.set(values, timeout_s).accepted()

@@ -4,7 +4,6 @@ Each observation is answered with a chunk on ``policy/chunk``, stamped with that
 exactly once, in real time the newest one.
 """
 
-import json
 import sys
 import time
 
@@ -22,6 +21,7 @@ from tandem_ros.health import Health
 from tandem_ros.inputs import ObservationInput
 from tandem_ros.messages import Translator
 from tandem_ros.runtime import RELIABLE, Runtime, embodiment_parameter, hurry, parameter, run_node
+from tandem_ros.seeds import Seeds, reset_message
 from tandem_ros.serving import PolicyServer
 from tandem_ros.streams import ObservationMatcher, TickQueue
 
@@ -45,7 +45,7 @@ class PolicyNode(LifecycleNode):
         if self._newest_only:
             hurry(cores=self._threads)
         self._embodiment = embodiment_parameter(self)
-        parameter(self, "episode.seed", 0)
+        self._seeds = Seeds(self)
         self._policy: Policy | None = None
         self._server: PolicyServer | None = None
         self._answered = 0
@@ -106,15 +106,16 @@ class PolicyNode(LifecycleNode):
     # answering ----------------------------------------------------------------------------------------------
 
     def _reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        """Begins an episode with parameter ``episode.seed``; answers with the policy's identity."""
+        """Begins the next episode; answers with its seed and the policy's identity."""
         if self._server is None or self._policy is None:
             response.message = "reset: the policy is not active"
             return response
         self._ticks.clear()
         self._matcher.clear()  # nothing of the new episode has been sent yet
-        self._server.reset(self.get_parameter("episode.seed").value)
+        seed = self._seeds.take()
+        self._server.reset(seed)
         response.success = True
-        response.message = json.dumps({"identity": self._policy.identity})
+        response.message = reset_message(seed, identity=self._policy.identity)
         return response
 
     def _arrived(self, stream: str, stamp_ns: int) -> None:

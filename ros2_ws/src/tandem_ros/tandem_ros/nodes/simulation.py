@@ -5,7 +5,6 @@ person. The episode manager resets it paused, releases it, and waits for its res
 lock-step and the system's in real time; they never run backwards.
 """
 
-import json
 import os
 import sys
 import threading
@@ -27,6 +26,7 @@ from tandem_ros.messages import Translator
 from tandem_ros.publishing import OBSERVERS, RobotPublisher
 from tandem_ros.robot import SimulatedRobot
 from tandem_ros.runtime import LATCHED, RELIABLE, Runtime, hurry, json_parameter, parameter, run_node
+from tandem_ros.seeds import Seeds, reset_message
 from tandem_ros.stats import ON_TIME_NS
 from tandem_ros.ticking import Ticker
 from tandem_sim import registry
@@ -79,7 +79,7 @@ class SimulationNode(Node):
         self._answer_timeout_s = parameter(self, "answer_timeout_s", 0.5)
         self._answer_tries = parameter(self, "answer_tries", 10)
         self._listen_timeout_s = parameter(self, "listen_timeout_s", 10.0)
-        parameter(self, "episode.seed", 0)
+        self._seeds = Seeds(self)
 
     def _create_inputs(self) -> None:
         guarded = self._runtime.guarded
@@ -120,8 +120,8 @@ class SimulationNode(Node):
     # services -----------------------------------------------------------------------------------------------
 
     def _reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        """Begins an episode with parameter ``episode.seed``, paused; answers with its earliest stamp."""
-        seed = self.get_parameter("episode.seed").value
+        """Begins the next episode, paused; answers with its seed and its earliest stamp."""
+        seed = self._seeds.take()
         with self._lock:
             if self._running:
                 self._robot.fail("reset before its end")
@@ -134,7 +134,7 @@ class SimulationNode(Node):
             self._echoes.append(first.instruction)
             self._publisher.instruction(first.instruction)
         response.success = True
-        response.message = json.dumps({"begin_ns": begin, "instruction": first.instruction})
+        response.message = reset_message(seed, begin_ns=begin, instruction=first.instruction)
         return response
 
     async def _release(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
