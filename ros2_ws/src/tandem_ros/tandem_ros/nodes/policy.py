@@ -42,8 +42,6 @@ class PolicyNode(LifecycleNode):
         self._path = parameter(self, "path", "")
         self._device = parameter(self, "device", "cpu")
         self._threads = parameter(self, "threads", 1)
-        if self._newest_only:
-            hurry(cores=self._threads)
         self._embodiment = embodiment_parameter(self)
         self._seeds = Seeds(self)
         self._policy: Policy | None = None
@@ -83,6 +81,8 @@ class PolicyNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Starts answering."""
         assert self._policy is not None
+        if self._newest_only:
+            hurry(cores=self._threads)  # not before: loading would keep a core from everybody else for seconds
         self._server = PolicyServer(self._policy, self._answer, self._newest_only, self._runtime.fail)
         age = time.time() - psutil.Process().create_time()
         self.get_logger().info(f"active {age:.2f} s after process start")
