@@ -18,7 +18,7 @@ from tandem_datasets.codecs import Codec, encode_text
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.episode import OpenEpisode, info_to_json
 from tandem_datasets.errors import TandemError
-from tandem_datasets.files import PARTIAL, Syncer, WriterLock, replace_file, write_all_at, write_file
+from tandem_datasets.files import PARTIAL, Syncer, WriterLock, open_data, replace_file, write_all_at, write_file
 from tandem_datasets.frames import EpisodeInfo
 from tandem_datasets.layout import (
     EPISODE_ENDS,
@@ -170,7 +170,10 @@ class StoreWriter:
     def _repair_shape(self, column: Column) -> None:
         """Makes the column's ``zarr.json`` say what is committed; refuses one of another kind of array."""
         path, wanted = metadata_path(self._root, column), column.metadata_bytes(self._committed(column))
-        found = Path(path).read_bytes() if os.path.exists(path) else b""
+        found = b""
+        if os.path.exists(path):
+            with open_data(path, self.where) as file:
+                found = file.read()
         if found.strip(b"\0"):  # else a power cut left it empty
             read_declared(self._root, column, self.where)
         if found != wanted:

@@ -109,6 +109,13 @@ def test_a_pipe_does_not_block(path):
     _refused(path, "regular file|cannot read")
 
 
+def test_a_pipe_does_not_block_a_recorder(path, embodiment):
+    (path / "data/action/zarr.json").unlink()
+    os.mkfifo(path / "data/action/zarr.json")
+    with pytest.raises(TandemError, match="no regular file"):
+        Recorder(path, embodiment)
+
+
 @pytest.mark.parametrize(
     ("file", "keys", "value"),
     [
