@@ -38,8 +38,8 @@ coverage: setup ## tests with a coverage report in htmlcov/
 	@$(BIN)/coverage html --quiet
 	@$(BIN)/coverage report --skip-covered --sort=cover
 
-bench: setup ## measure the loop's rows into outputs/bench-loop
-	@$(BIN)/tandem bench loop out=outputs/bench-loop
+bench: setup ## measure what is promised, against the targets
+	@$(BIN)/tandem bench loop
 
 lock: setup ## resolve pyproject.toml anew into requirements.lock
 	@printf '%s\n' '# Every dependency, pinned (make lock rewrites this file from pyproject.toml).' > requirements.lock.new

@@ -1,6 +1,6 @@
 """Measure what Tandem promises, against its targets (`tandem bench loop`).
 
-    tandem bench loop out=outputs/bench-loop
+    tandem bench loop
     tandem bench loop rows='[help_s,env_rate_single]'
 
 Prints a table and writes <out>/metrics.json. Exits 0 when each row was measured, met or not. Policies and
