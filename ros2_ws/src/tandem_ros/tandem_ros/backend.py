@@ -113,13 +113,12 @@ def _graph(request: RolloutRequest, options: Mapping[str, Any], reports: Path) -
         device=options["device"],
         threads=options["threads"],
         namespace=options["namespace"],
+        domain=options["domain_id"],
     )
     extra: dict[str, dict[str, Value]] = {
         "simulation": {name: options[name] for name in ("answer_timeout_s", "answer_tries")},
         "episodes": {name: options[name] for name in ("ready_timeout_s", "call_timeout_s", "episode_timeout_s")},
     }
-    # a free domain has been found empty; in a given one somebody may move a robot
-    extra["simulation"]["probe_s"] = 0.0 if options["domain_id"] is None else 2.0
     extra["episodes"]["report"] = str(reports)
     nodes = [replace(node, parameters={**node.parameters, **extra.get(node.name, {})}) for node in graph.nodes]
     return replace(graph, nodes=tuple(nodes))

@@ -16,6 +16,7 @@ from pathlib import Path
 from tandem_datasets.errors import TandemError
 
 DOMAINS = range(233)
+_LOOK_S = 5.0
 # Linux hands out ports 32768-60999 to anybody, which the domains 102-214 map to: they are tried last
 _PREFERRED = (*range(1, 102), *range(215, 233))
 
@@ -76,6 +77,23 @@ def _claim_free(namespace: str) -> tuple[int, list[int]]:
                 return domain_id, [whole, own]
         os.close(whole)
     raise DomainInUseError("ROS domain: all of 1..232 are taken (allowed: end another graph first)")
+
+
+def patience_s(domain_id: int | None) -> float:
+    """How long a graph looks for another robot in its domain before it moves anything; asked before it starts.
+
+    Fast DDS announces a participant only every 3 s where the first announcements got lost, so a look at a domain
+    with others in it takes longer than that; one in which nobody listens on this machine needs none, unless
+    discovery reaches other machines.
+
+    Args:
+        domain_id: None for that of ``ROS_DOMAIN_ID``, which is 0 if it is not set.
+    """
+    if domain_id is None:
+        text = os.environ.get("ROS_DOMAIN_ID", "")
+        domain_id = int(text) if text.isdecimal() else 0
+    near = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST") in ("LOCALHOST", "OFF")
+    return 0.0 if near and _is_quiet(domain_id) else _LOOK_S
 
 
 def _is_quiet(domain_id: int) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError, unknown
 from tandem_datasets.rollout import EXPERT, EnvSpec
+from tandem_ros.domain import patience_s
 
 Value = bool | int | float | str
 """What a node's parameter can be here."""
@@ -136,6 +137,7 @@ def rollout(
         "expert": expert,
         "listeners": ",".join(observers),
         "begin_ns": _clock_ns(record),
+        "probe_s": patience_s(domain),
     }
     nodes = [Node("tandem_ros.nodes.simulation", "simulation", place, simulation)]
     if not expert:

@@ -34,6 +34,7 @@ from tandem_sim import registry
 MODES = ("lockstep", "realtime")
 _WATCH_S = 0.02
 _ALONE_S = 1.0
+_NAMELESS = "_NODE_NAME_UNKNOWN_"  # rmw's word for a node of which only an endpoint has been heard yet
 
 
 class SimulationNode(Node):
@@ -49,7 +50,7 @@ class SimulationNode(Node):
         labels = parameter(self, "label", False)
         self._robot = SimulatedRobot(registry.make(spec), not self._realtime, parameter(self, "expert", False), labels)
         self._embodiment = self._robot.embodiment
-        self._require_free(parameter(self, "probe_s", 0.5))
+        self._require_free(parameter(self, "probe_s", 0.0))
         self._translator = Translator(self._embodiment)
         self._publisher = RobotPublisher(self, self._translator, labels)
         self._lock = threading.RLock()
@@ -112,8 +113,10 @@ class SimulationNode(Node):
         if not others:
             return
         domain = os.environ.get("ROS_DOMAIN_ID", "0")
+        name = others[0].node_name
+        who = "another node" if name == _NAMELESS else f"node '{name}'"
         raise TandemError(
-            f"simulation: ROS domain {domain} is occupied: node '{others[0].node_name}' already publishes {topic} "
+            f"simulation: ROS domain {domain} is occupied: {who} already publishes {topic} "
             "(allowed: a free domain, or another namespace)"
         )
 
