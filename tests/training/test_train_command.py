@@ -52,7 +52,7 @@ def test_blockfind_end_to_end(tmp_path, capsys):
     data, out = tmp_path / "demos.zarr", tmp_path / "out"
     roll_out(RolloutRequest(env=env, policy=EXPERT, episodes=20, seed=0, record=data), lambda result: None)
     capsys.readouterr()
-    assert main(["train", f"data={data}", f"out={out}", "preset=debug", "device=cpu"]) == 0
+    assert main(["train", f"data={data}", f"out={out}", "preset=debug", "device=cpu", "trainer.threads=1"]) == 0
     assert f"policy: {out / 'best'}" in capsys.readouterr().out
 
     metrics = json.loads((out / "metrics.json").read_text())
