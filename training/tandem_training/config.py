@@ -7,6 +7,7 @@ A value must have the type of its default in the yaml file; a default of ``null`
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 from tandem_datasets.errors import TandemError, unknown
@@ -82,9 +83,8 @@ def compose(command: str, overrides: Sequence[str]):
     where = _where(command)
     with initialize_config_module(CONF_MODULE, version_base="1.3"):
         try:
-            defaults = hydra_compose(command, return_hydra_config=True)
-            groups = list(defaults.hydra.runtime.choices)
-            choices, changes = _sort(where, overrides, [name for name in groups if not name.startswith("hydra/")])
+            groups = _groups(command)
+            choices, changes = _sort(where, overrides, groups)
             config = hydra_compose(command, overrides=choices)
             for change in changes:
                 _check(where, config, change, groups)
@@ -111,6 +111,15 @@ def _walk(group: str, prefix: str) -> Iterator[str]:
             yield from _walk(f"{group}/{item.name}", f"{prefix}{item.name}/")
         elif item.name.endswith(".yaml"):
             yield prefix + item.name.removesuffix(".yaml")
+
+
+@cache
+def _groups(command: str) -> list[str]:
+    """The groups that a command's yaml chooses from; called with Hydra initialised."""
+    from hydra import compose as hydra_compose
+
+    chosen = hydra_compose(command, return_hydra_config=True).hydra.runtime.choices
+    return [name for name in chosen if not name.startswith("hydra/")]
 
 
 def _where(command: str) -> str:
@@ -155,7 +164,7 @@ def _check(where: str, config, change: _Change, groups: Sequence[str]) -> None:
         if change.added and inside:
             return
         siblings = [key for key in keys if inside and key.rpartition(".")[0] == parent]
-        top = sorted({key.split(".")[0] for key in keys} | {name for name in groups if not name.startswith("hydra/")})
+        top = sorted({key.split(".")[0] for key in keys} | set(groups))
         near = get_close_matches(change.key, keys + top, n=1, cutoff=0.5)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise TandemError(f"{where}: unknown name '{change.key}'{hint} (allowed: {', '.join(siblings or top)})")
