@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import rclpy
 from lifecycle_msgs.msg import Transition
@@ -174,7 +175,12 @@ def test_an_observation_without_answer_is_sent_again_then_the_episode_fails(driv
     malformed = driver.translator.chunk(np.zeros((1, 2), np.float32), begin, Source.POLICY)
     malformed.joint_names = ["agent/dx", "agent/dz"]
     driver.chunks[Source.POLICY].publish(malformed)
+    family = psutil.Process().children(recursive=True)
+    simulation = next(child for child in family if "tandem_ros.nodes.simulation" in " ".join(child.cmdline()))
+    started, worked = time.monotonic(), sum(simulation.cpu_times()[:2])
     stats = driver.end()
+    # a service callback that awaited the end kept the executor going round and took a core from the policy
+    assert sum(simulation.cpu_times()[:2]) - worked < 0.5 * (time.monotonic() - started)
     assert [stamp for stamp, _ in driver.seen] == [begin] * 3
     assert stats.resent == 2
     assert stats.counts["malformed"] == 1

@@ -11,12 +11,16 @@ from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.task import Future
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from tandem_datasets.errors import TandemError
+from tandem_ros.runtime import RELIABLE
 
 _LOOK_S = 0.2
 _AGAIN_S = 2.0
+_ASK_S = 1.0
+_RELEASE, _RESULT = "release", "result"
 
 
 class StoppedError(Exception):
@@ -60,14 +64,14 @@ class Reply:
 
     def message(self) -> str:
         """A Trigger's message; raises TandemError if it took too long or was refused."""
-        response = self._wait()
+        response = self.response()
         if not response.success:
             raise TandemError(f"{self._where}: {response.message}")
         return response.message
 
     def accepted(self) -> None:
         """Raises TandemError if a parameter was refused."""
-        for result in self._wait().results:
+        for result in self.response().results:
             if not result.successful:
                 raise TandemError(f"{self._where}: {result.reason}")
 
@@ -77,7 +81,8 @@ class Reply:
         self._sent.append(future)
         future.add_done_callback(self._answers.put)
 
-    def _wait(self) -> Any:
+    def response(self) -> Any:
+        """Whatever was answered; raises TandemError if it took too long."""
         while True:
             try:
                 answer = self._answers.get(timeout=_LOOK_S).result()
@@ -99,11 +104,50 @@ class Reply:
             self._send()
 
 
+class Ending:
+    """The end of an episode: told on the topic ``~/ended``, asked for by the service ``~/result`` if that gets lost.
+
+    A service that waits for the end would be simpler, but the EventsExecutor runs a callback that awaits something
+    round and round: it takes a core from the policy.
+    """
+
+    def __init__(self, told: queue.SimpleQueue[str], line: Line, where: str, timeout_s: float) -> None:
+        self._told = told
+        self._line = line
+        self._where = where
+        self._deadline = time.monotonic() + timeout_s
+
+    def message(self) -> str:
+        """What was told; raises TandemError if it took too long."""
+        ask = time.monotonic() + _ASK_S
+        while True:
+            try:
+                return self._told.get(timeout=_LOOK_S)
+            except queue.Empty:
+                now = time.monotonic()
+            if self._line.stopping.is_set():
+                raise StoppedError(self._where)
+            if now > self._deadline:
+                raise TandemError(f"{self._where}: no answer in time")
+            if now > ask:
+                ask = now + _ASK_S
+                response = Reply(self._line, Trigger.Request(), self._where, self._deadline - now).response()
+                if response.success:
+                    return response.message
+
+    def accepted(self) -> None:
+        """As for a parameter: waits, and leaves what was told."""
+        self.message()
+
+
 class Peer:
     """Another node of the same namespace, as its services ``~/...`` and its parameters."""
 
     def __init__(self, node: Node, name: str, services: Sequence[str], stopping: threading.Event) -> None:
         self.name = name
+        self._ended: queue.SimpleQueue[str] = queue.SimpleQueue()
+        if _RESULT in services:
+            node.create_subscription(String, f"{name}/ended", lambda told: self._ended.put(told.data), RELIABLE)
         self._triggers = {
             service: Line(node.create_client(Trigger, f"{name}/{service}"), stopping) for service in services
         }
@@ -115,8 +159,13 @@ class Peer:
         for line in (*self._triggers.values(), self._setter):
             line.wait_until_there(deadline)
 
-    def trigger(self, service: str, timeout_s: float) -> Reply:
-        """Calls a Trigger service."""
+    def trigger(self, service: str, timeout_s: float) -> "Reply | Ending":
+        """Calls a Trigger service; ``result`` waits for the episode's end."""
+        if service == _RESULT:
+            return Ending(self._ended, self._triggers[service], f"{self.name}/{service}", timeout_s)
+        if service == _RELEASE:  # what was told until now is of an earlier episode
+            while not self._ended.empty():
+                self._ended.get_nowait()
         return Reply(self._triggers[service], Trigger.Request(), f"{self.name}/{service}", timeout_s)
 
     def set(self, values: Mapping[str, bool | int | float | str], timeout_s: float) -> Reply:

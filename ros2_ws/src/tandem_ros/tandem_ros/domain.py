@@ -93,6 +93,8 @@ def patience_s(domain_id: int | None) -> float:
         text = os.environ.get("ROS_DOMAIN_ID", "")
         domain_id = int(text) if text.isdecimal() else 0
     near = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST") in ("LOCALHOST", "OFF")
+    if domain_id not in DOMAINS:
+        return 0.0  # refused by :func:`claim`
     return 0.0 if near and _is_quiet(domain_id) else _LOOK_S
 
 

@@ -90,7 +90,8 @@ class SimulationNode(Node):
         self.create_subscription(String, "instruction", guarded(self._on_instruction), LATCHED)
         self.create_service(Trigger, "~/reset", guarded(self._reset))
         self.create_service(Trigger, "~/release", self._release)
-        self.create_service(Trigger, "~/result", self._result)
+        self.create_service(Trigger, "~/result", guarded(self._result))
+        self._ended = self.create_publisher(String, "~/ended", RELIABLE)
         self.create_timer(_WATCH_S, guarded(self._watch))
         self.create_timer(_ALONE_S, guarded(self._require_alone))  # discovery takes seconds on a busy machine
 
@@ -157,14 +158,14 @@ class SimulationNode(Node):
         response.success = True
         return response
 
-    async def _result(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        """Waits for the episode's end; answers with its EpisodeStats as JSON."""
-        if not (self._running or self._robot.is_over):
-            response.message = "result: no episode runs (call ~/release first)"
-            return response
-        await self._until(lambda: not self._running)
-        response.success = True
-        response.message = self._robot.stats.to_json()
+    def _result(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """The last episode's EpisodeStats as JSON, once it is over; ``~/ended`` tells of it at once."""
+        with self._lock:
+            response.success = self._robot.is_over
+            if response.success:
+                response.message = self._robot.stats.to_json()
+            else:
+                response.message = f"result: {'the episode still runs' if self._running else 'no episode has run'}"
         return response
 
     async def _until(self, condition: Callable[[], bool]) -> None:
@@ -290,7 +291,7 @@ class SimulationNode(Node):
         stats = self._robot.stats
         # the terminal observation has a tick of its own
         self._next_begin = stats.begin_ns + (stats.steps + 1) * self._embodiment.period_ns
-        self._wake()
+        self._ended.publish(String(data=stats.to_json()))
 
     def _watch(self) -> None:
         """Sends an observation again that nobody answered, and at last gives the episode up."""
