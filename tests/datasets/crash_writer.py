@@ -1,7 +1,7 @@
-"""Records episodes in forked children of its own and kills them: `python crash_writer.py <store> <seed>`.
+"""Records episodes in forked children of its own and kills them: `python crash_writer.py STORE SEED TIMED LINES`.
 
 Prints one JSON line per kill: {"committed": episodes that the child reported, "found": [content hash per episode]}.
-Some kills strike after a random time, others just before a random line of the code that writes runs.
+TIMED kills strike after a random time, LINES just before a random line of the code that writes runs.
 """
 
 import hashlib
@@ -29,8 +29,6 @@ RIG = Embodiment(
     (StateScalar("x", "m", 0.0, 1.0, StateSource.JOINT_POSITION),),
     (ActionScalar("x", "m", -1.0, 1.0, ActionKind.ABSOLUTE),),
 )
-TIMED_KILLS = 10
-LINE_KILLS = 25
 DISK_CODE = ("writer.py", "shards.py", "chunks.py", "files.py")
 LINES = 5000  # that the disk's code runs for opening and the first few commits
 
@@ -107,9 +105,10 @@ def killed_run(path: str, group: int, delay_s: float | None, line: int | None) -
 
 
 def main() -> None:
-    path, rng = sys.argv[1], random.Random(int(sys.argv[2]))
-    plans: list[tuple[float | None, int | None]] = [(rng.uniform(0.0, 0.2), None) for _ in range(TIMED_KILLS)]
-    plans += [(None, rng.randrange(LINES)) for _ in range(LINE_KILLS)]
+    path, (seed, timed, at_lines) = sys.argv[1], map(int, sys.argv[2:])
+    rng = random.Random(seed)
+    plans: list[tuple[float | None, int | None]] = [(rng.uniform(0.0, 0.2), None) for _ in range(timed)]
+    plans += [(None, rng.randrange(LINES)) for _ in range(at_lines)]
     rng.shuffle(plans)
     for delay_s, line in plans:
         group = rng.choice([1, 1, 2])

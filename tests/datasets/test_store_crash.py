@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import zarr
 
 from tandem_datasets.store import Store
@@ -13,21 +14,24 @@ from tandem_datasets.store import Store
 _WRITER = Path(__file__).with_name("crash_writer.py")
 
 
-def test_killed_writers_lose_nothing(tmp_path):
+@pytest.mark.parametrize(
+    ("seed", "timed", "at_lines"),
+    [(1, 4, 10), pytest.param(2, 30, 90, marks=[pytest.mark.slow, pytest.mark.timeout(600)])],
+)
+def test_killed_writers_lose_nothing(tmp_path, seed, timed, at_lines):
     path = tmp_path / "store"
-    run = subprocess.run(
-        [sys.executable, str(_WRITER), str(path), "1"], capture_output=True, text=True, timeout=100, check=False
-    )
+    command = [sys.executable, str(_WRITER), str(path), *map(str, (seed, timed, at_lines))]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
     kills = [json.loads(line) for line in run.stdout.splitlines()]
-    assert len(kills) == 35
+    assert len(kills) == timed + at_lines
     before: list[str] = []
     for kill in kills:
         found = kill["found"]
         assert found[: len(before)] == before, "a committed episode changed"
         assert len(found) >= kill["committed"], "a committed episode was lost"
         before = found
-    assert len(before) > 20
+    assert len(before) > timed
     assert len(set(before)) == len(before)
     store = Store(path)
     assert store.n_episodes == len(before) + 1

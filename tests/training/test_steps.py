@@ -108,3 +108,11 @@ def test_a_damaged_record_is_named(tmp_path, text):
     (tmp_path / "steps.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(TandemError, match=r"steps\.json: (unreadable|damaged)"), steps(tmp_path, "code", "test"):
         pass
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path):
+    mine = tmp_path / "first.txt"
+    mine.write_text("mine")
+    with pytest.raises(TandemError, match="holds something else"), steps(tmp_path, "code", "test"):
+        pass
+    assert mine.read_text() == "mine"

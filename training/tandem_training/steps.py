@@ -73,8 +73,17 @@ class Steps:
 
 @contextmanager
 def steps(folder: Path, code: str, command: str) -> Iterator[Steps]:
-    """The steps below ``folder``, which one process at a time may work on (the lock dies with its owner)."""
+    """The steps below ``folder``, which one process at a time may work on (the lock dies with its owner).
+
+    Raises:
+        TandemError: the folder is in use, cannot be made, or holds something that is not of such a job: steps
+            remove what stands in their place.
+    """
     with locked(folder, command):
+        if not (folder / RECORD).exists():
+            if any(not item.name.startswith(".") for item in folder.iterdir()):
+                raise TandemError(f"{command}: {folder} holds something else (allowed: a new or empty folder)")
+            write_json(folder / RECORD, {})  # a run killed in its first step is known again
         yield Steps(folder, code)
 
 

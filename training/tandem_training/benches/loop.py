@@ -222,6 +222,8 @@ class LoopBench:
                 raise TandemError(f"realtime: {done} of {periods_wanted} control periods when the time was up")
         periods = sum(result.periods for result in results)
         latencies = [value for result in results for value in result.latency_ms]
+        if not latencies:
+            raise TandemError(f"realtime: none of {periods} control periods was answered")
         found = percentiles(latencies)
         won = sum(result.info.success for result in results)
         note = f"{periods} control periods at 30 Hz in {len(results)} episodes, {won / len(results):.1%} success"

@@ -54,6 +54,9 @@ class Engine:
         out: a locked folder.
         seed: of everything random.
         started: ``time.time()`` of the command's start, for the time to the first step.
+
+    Raises:
+        TandemError: a checkpoint lies in ``out`` that does not fit.
     """
 
     def __init__(
@@ -74,15 +77,15 @@ class Engine:
         self._names: list[str] = []  # of the window's columns
         self._window: list[Tensor] = []  # scalars of the steps since the last point of the curves
         self.progress = Progress()
+        self._restore()
 
     def fit(self) -> Progress:
         """Trains to the last step and writes ``last``, ``best`` and ``final``.
 
         Raises:
-            TandemError: the loss is not finite, or the checkpoint does not fit.
+            TandemError: the loss is not finite.
             KeyboardInterrupt: Ctrl-C (SystemExit: SIGTERM); ``last`` is written, training resumes from there.
         """
-        self._restore()
         progress, settings = self.progress, self.settings
         main = self._accelerator.is_main_process
         report = Report(self.out if main else None, self.stage.name, progress.step, settings.max_steps)
@@ -102,7 +105,9 @@ class Engine:
                     if stop and progress.step < settings.max_steps:
                         report.note(f"stopped at step {progress.step}; resume=true out={self.out} goes on from there")
                         interrupts.unwind()
-            self._publish(FINAL)
+                self._publish(FINAL)
+                if self._all_agree(bool(interrupts.asked)):  # during the last step's work
+                    interrupts.unwind()
         finally:
             report.close()
         return progress
@@ -166,7 +171,7 @@ class Engine:
         """
         rows = torch.stack(self._window)
         rows = self._accelerator.reduce(rows, "mean") if self._shard.world > 1 else rows
-        table = rows.double().cpu()
+        table = rows.cpu().double()
         columns = [self._names.index("loss"), self._names.index("grad_norm")]
         bad = (~torch.isfinite(table[:, columns])).any(1).nonzero().flatten().tolist()
         if bad:
