@@ -51,8 +51,8 @@ def run(request: RolloutRequest, on_episode: Callable[[EpisodeResult], None]) ->
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tandem-rollout-")))
         reports = folder / "episodes.jsonl"
         reports.touch()
-        graph = _graph(request, options, reports)
         domain_id = stack.enter_context(claim(options["domain_id"], options["namespace"]))
+        graph = _graph(request, {**options, "domain_id": domain_id}, reports)
         supervisor = stack.enter_context(Supervisor(graph, domain_id=domain_id))
         for report in _follow(reports, supervisor.poll):
             result = report.to_result()

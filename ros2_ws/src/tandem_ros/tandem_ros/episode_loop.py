@@ -109,6 +109,10 @@ class EpisodeLoop:
         if report is not None:
             self._ended(report)
         stats = EpisodeStats.from_json(result.message())
+        while stats.seed < info.seed:  # an earlier episode's end, told late
+            stats = EpisodeStats.from_json(result.message())
+        if stats.seed != info.seed:
+            raise TandemError(f"episode {index}: ran with seed {stats.seed} (allowed: {info.seed})")
         info = EpisodeInfo(
             seed=info.seed,
             instruction=stats.instruction,

@@ -92,6 +92,8 @@ class Runtime:
                 self.executor.spin_once(timeout_sec=_SPIN_S)
         except (ExternalShutdownException, ROSInterruptException):
             pass
+        except Exception as error:  # noqa: BLE001  (a guarded service has no answer to send: what broke counts)
+            self._failure = self._failure or error
         if self._failure is not None:
             raise self._failure
 

@@ -56,7 +56,7 @@ class Ticker:
 
     def _beat_from(self, begin: int) -> None:
         tick = 0
-        while not self._closed:
+        while not self._closed and self._begin is None:  # a new start ends this beat
             due = begin + tick * self._period
             wait = due - time.monotonic_ns()
             if wait > 0:

@@ -283,7 +283,8 @@ class SimulationNode(Node):
     def _send(self, observation: Observation) -> None:
         if len(self._sent) > 64:
             self._sent.clear()
-        self._sent[observation.stamp_ns] = self._last_sent = self._publisher.observation(observation)
+        self._last_sent = self._publisher.observation(observation)
+        self._sent.setdefault(observation.stamp_ns, self._last_sent)  # sent again, it has waited since the first time
 
     def _finish(self) -> None:
         self._running = False
