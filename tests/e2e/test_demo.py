@@ -78,7 +78,7 @@ def test_running_it_again_is_quick(finished):
     out, _ = finished
     done = subprocess.run(demo(out), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0
-    assert done.stdout.count("done before") == 10
+    assert done.stdout.count("(done before)") == 10
 
 
 def test_interrupted_it_leaves_no_process(tmp_path):
