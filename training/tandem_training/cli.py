@@ -14,8 +14,8 @@ GROUP = "tandem.commands"
 def main(argv: list[str] | None = None) -> int:
     """Runs one subcommand and returns the exit status: 0 fine, 2 bad input, 130 interrupted."""
     args = sys.argv[1:] if argv is None else argv
-    # GNU OpenMP's threads spin for milliseconds when they wait for each other. On shared cores that makes training 5
-    # times slower; 2000 rounds cost 5 % on quiet ones. It is read when torch is first imported.
+    # GNU OpenMP's threads spin for milliseconds when they wait for each other, which on shared cores keeps them from
+    # the very work they wait for; a short spin costs little on quiet ones. It is read when torch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     _unwind_on(signal.SIGTERM, signal.SIGHUP)
     commands = {entry.name: entry for entry in entry_points(group=GROUP)}
