@@ -1,7 +1,8 @@
 """A network on disk: one directory in LeRobot's layout, written atomically and read with distrust.
 
 ``config.json`` holds ``type``, LeRobot's features, the fields of the type's config and the whole ``embodiment``;
-``model.safetensors`` the weights and the statistics; ``tokenizer.json`` the tokenizer; the two processor files are
+``model.safetensors`` the weights and the statistics; ``tokenizer.json`` the tokenizer; some networks have further texts
+of their own (:meth:`tandem_policies.network.PolicyNetwork.assets`); the two processor files are
 LeRobot's and empty, because normalisation happens inside the network. Pickles are never opened.
 """
 
@@ -20,12 +21,12 @@ from tandem_datasets.errors import TandemError
 from tandem_policies.network import PolicyNetwork
 from tandem_policies.registry import config_class, network_class, policy_types
 from tandem_policies.replacing import replacing_directory
-from tandem_policies.tokenizer import read_tokenizer
 
-CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PROCESSORS = ("policy_preprocessor", "policy_postprocessor")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _LARGEST_CONFIG_BYTES = 4 * 2**20
+_LARGEST_ASSET_BYTES = 64 * 2**20
 
 # What LeRobot's own config base adds; it says nothing about the network.
 _LEROBOT_KEYS = {
@@ -45,7 +46,7 @@ def save(network: PolicyNetwork, directory: str | Path) -> Path:
         raise TandemError(f"{target}: is in use (allowed: a new or empty directory, or an older policy's)")
     try:
         with replacing_directory(target) as fresh:
-            _write(network, fresh)
+            network.write(fresh)
     except (OSError, SafetensorError) as error:
         raise TandemError(f"{target}: the policy cannot be written: {error}") from None
     return target
@@ -71,17 +72,17 @@ def load_network(directory: str | Path, device: str | torch.device = "cpu") -> P
             raise TandemError(f"{where}: {key} contradict the embodiment (wanted: {json.dumps(features)})")
     own = {key: value for key, value in config.items() if key not in _LEROBOT_KEYS}
     settings = config_class(name, where).from_dict(own, where)
-    tokenizer = read_tokenizer(path / TOKENIZER)
     network_type = network_class(name, where)
+    assets = {asset: _read_asset(path / asset) for asset in network_type.asset_names(settings)}
     try:
         with torch.device("meta"), _Uninitialised():
-            outline = network_type(settings, embodiment, tokenizer).state_dict()
+            outline = network_type(settings, embodiment, assets).state_dict()
     except TandemError as error:
         raise TandemError(f"{where}: {error}") from None
     _compare(path / WEIGHTS, outline)
     weights = _read_weights(path / WEIGHTS)
     with torch.random.fork_rng(devices=[]):  # the throw-away initialisation must not move the caller's randomness
-        network = network_type(settings, embodiment, tokenizer)
+        network = network_type(settings, embodiment, assets)
     network.load_state_dict(weights)
     return network.to(device).eval()
 
@@ -115,7 +116,8 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _write(network: PolicyNetwork, folder: Path) -> None:
+def write_layout(network: PolicyNetwork, folder: Path) -> None:
+    """The files of one of our own networks, into an empty folder."""
     config = {
         "type": network.policy_type,
         "n_obs_steps": 1,
@@ -127,7 +129,8 @@ def _write(network: PolicyNetwork, folder: Path) -> None:
     _write_json(folder / CONFIG, config)
     for name in PROCESSORS:
         _write_json(folder / f"{name}.json", {"name": name, "steps": []})
-    (folder / TOKENIZER).write_text(network.tokenizer.text, "utf-8")
+    for name, text in network.assets().items():
+        (folder / name).write_text(text, "utf-8")
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
@@ -189,6 +192,15 @@ def _compare(file: Path, outline: Mapping[str, torch.Tensor]) -> None:
     for name, shape in wanted.items():
         if (shapes[name], types[name]) != (shape, "F32"):
             raise TandemError(f"{file}: tensor '{name}' is {types[name]} {shapes[name]} (wanted: F32 {shape})")
+
+
+def _read_asset(file: Path) -> str:
+    try:
+        if file.stat().st_size > _LARGEST_ASSET_BYTES:
+            raise TandemError(f"{file}: {file.stat().st_size} bytes (allowed: {_LARGEST_ASSET_BYTES})")
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TandemError(f"{file}: cannot be read: {error}") from None
 
 
 def _read_weights(file: Path) -> dict[str, torch.Tensor]:

@@ -1,12 +1,15 @@
 """The base of all networks: a plain torch module that owns its normalisation, its loss and its prediction.
 
 A batch is a dict of tensors: ``images.<camera>`` uint8 (B, H, W, C), ``state`` float32 (B, S) and ``action`` float32
-(B, K, A) in the embodiment's units, ``action_is_pad`` bool (B, K), ``tokens`` int64 (B, L), ``tokens_mask`` bool
-(B, L) with True for real tokens. Predicting needs no ``action``; ``language`` may stand for the tokens there.
+(B, K, A) in the embodiment's units, ``action_is_pad`` bool (B, K), and what the network's ``tokenize`` makes of the
+instructions, by default ``tokens`` int64 (B, L) and ``tokens_mask`` bool (B, L) with True for real tokens. Where a
+network sees several observations (``n_obs_steps`` above 1), images and state have a time axis after the batch's,
+oldest first. Predicting needs no ``action``; ``language`` may stand for the tokens there.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,11 +21,13 @@ from tandem_datasets.errors import TandemError
 from tandem_datasets.policy import NoiseKey
 from tandem_policies.registry import create
 from tandem_policies.settings import PolicyConfig
-from tandem_policies.tokenizer import TextTokenizer, packaged_tokenizer
+from tandem_policies.tokenizer import TOKENIZER, TextTokenizer, packaged_tokenizer
 
-__all__ = ["Batch", "PolicyNetwork", "count_parameters", "create", "masked_mean", "parameter_table"]
+__all__ = ["Assets", "Batch", "PolicyNetwork", "count_parameters", "create", "masked_mean", "parameter_table"]
 
 Batch = Mapping[str, Tensor]
+Assets = Mapping[str, str]
+"""Small texts that a network is built from and that travel with its weights, by file name: ``tokenizer.json`` ..."""
 
 _QUANTITIES = ("mean", "std", "min", "max")
 _SMALLEST_STD = 1e-6  # a scalar that never varied is only centred, not blown up
@@ -31,18 +36,22 @@ _SMALLEST_STD = 1e-6  # a scalar that never varied is only centred, not blown up
 class PolicyNetwork(nn.Module, ABC):
     """A policy's network for one embodiment.
 
-    Subclasses take ``(config, embodiment, tokenizer)``, call this ``__init__`` first, normalise with
-    :meth:`normalised` and :meth:`in_units` and nowhere else, and name their folder in ``policy_type``.
+    Subclasses take ``(config, embodiment, assets)``, call this ``__init__`` first, normalise with
+    :meth:`normalised` and :meth:`in_units` and nowhere else, and name their folder in ``policy_type``. Without assets a
+    network is fresh: it takes the packaged texts, or fetches by name what its config asks for. With them it is built
+    from these alone, its weights are replaced afterwards, and nothing is fetched.
     """
 
     policy_type: ClassVar[str]
     longest_text: ClassVar[int] = 48  # tokens; what is longer is cut at the end
+    n_obs_steps: int = 1  # observations that one inference sees
+    speaks: bool = False  # whether :meth:`say` has words for what it does
 
-    def __init__(self, config: PolicyConfig, embodiment: Embodiment, tokenizer: TextTokenizer | None = None) -> None:
+    def __init__(self, config: PolicyConfig, embodiment: Embodiment, assets: Assets | None = None) -> None:
         super().__init__()
         self.config = config
         self.embodiment = embodiment
-        self.tokenizer = tokenizer or packaged_tokenizer()
+        self.tokenizer = TextTokenizer(assets[TOKENIZER], TOKENIZER) if assets else packaged_tokenizer()
         for key, size in (("state", embodiment.state_dim), ("action", embodiment.action_dim)):
             for quantity in _QUANTITIES:
                 start = torch.ones(size) if quantity in ("std", "max") else torch.zeros(size)
@@ -58,10 +67,28 @@ class PolicyNetwork(nn.Module, ABC):
         """Where the network is."""
         return self.get_buffer("action_mean").device
 
-    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Instructions as (tokens int64 (B, L), mask bool (B, L)); L is the longest of them."""
+    @classmethod
+    def asset_names(cls, config: PolicyConfig) -> tuple[str, ...]:
+        """The files that :meth:`assets` of a network with this config has."""
+        return (TOKENIZER,)
+
+    def assets(self) -> Assets:
+        """What a network equal to this one but for its weights is built from."""
+        return {TOKENIZER: self.tokenizer.text}
+
+    def write(self, folder: Path) -> None:
+        """Writes the files of a policy directory into an empty folder; :func:`tandem_policies.files.save` calls it."""
+        from tandem_policies.files import write_layout
+
+        write_layout(self, folder)
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """What the network's batches hold of B instructions, row b of each tensor for text b.
+
+        By default ``tokens`` int64 (B, L) and ``tokens_mask`` bool (B, L); L is the longest of them.
+        """
         ids, mask = self.tokenizer.encode(texts, self.longest_text)
-        return torch.from_numpy(ids), torch.from_numpy(mask)
+        return {"tokens": torch.from_numpy(ids), "tokens_mask": torch.from_numpy(mask)}
 
     def set_statistics(self, statistics: Mapping[str, Mapping[str, np.ndarray]]) -> None:
         """Takes ``mean``, ``std``, ``min`` and ``max`` of ``state`` (S,) and ``action`` (A,), in their units.
@@ -101,8 +128,13 @@ class PolicyNetwork(nn.Module, ABC):
     def predict(self, batch: Batch, keys: Sequence[NoiseKey] | None = None) -> Tensor:
         """Chunks float32 (B, K, A) in units. Stochastic heads draw row b's noise from ``keys[b]`` alone."""
 
-    def encode_language(self, tokens: Tensor, mask: Tensor) -> Tensor | None:
-        """What of B instructions can be computed ahead, of a fixed shape (B, ...), for ``batch["language"]``.
+    def say(self, batch: Batch, keys: Sequence[NoiseKey] | None = None) -> list[str]:
+        """What the policy says to each of B observations; empty texts where it does not speak."""
+        size = next(iter(batch.values())).shape[0]
+        return [""] * size
+
+    def encode_language(self, tokens: Mapping[str, Tensor]) -> Tensor | None:
+        """What of :meth:`tokenize`'s tensors can be computed ahead for ``batch["language"]``: (B, ...).
 
         None, if an instruction is only understood together with the images.
         """

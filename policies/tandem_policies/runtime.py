@@ -11,7 +11,7 @@ from torch import Tensor
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError, unknown
 from tandem_datasets.frames import Observation, check_observation
-from tandem_datasets.policy import NoiseKey
+from tandem_datasets.policy import History, NoiseKey
 from tandem_policies.files import WEIGHTS, load_network
 from tandem_policies.network import PolicyNetwork
 
@@ -27,58 +27,72 @@ class TorchPolicy:
         self.embodiment: Embodiment = network.embodiment
         self.chunk_size: int = network.config.chunk_size
         self.n_action_steps: int = network.config.n_action_steps
+        self.n_obs_steps: int = network.n_obs_steps
+        self.speaks: bool = network.speaks
         self.identity = identity
         self._encoded: dict[str, Tensor] = {}
 
-    def infer(self, observations: Sequence[Observation], keys: Sequence[NoiseKey]) -> np.ndarray:
-        """Chunks float32 (B, K, A) in the embodiment's units, one per observation.
+    def infer(self, histories: Sequence[History], keys: Sequence[NoiseKey]) -> np.ndarray:
+        """Chunks float32 (B, K, A) in the embodiment's units, one per history.
 
         Raises:
             TandemError: an observation does not fit the embodiment.
         """
         with torch.no_grad():
-            return self.network.predict(self._batch(observations), keys).cpu().numpy()
+            return self.network.predict(self._batch(histories), keys).cpu().numpy()
 
-    def attention(self, observations: Sequence[Observation], camera: str | None = None) -> np.ndarray:
+    def say(self, histories: Sequence[History], keys: Sequence[NoiseKey]) -> list[str]:
+        """What it says to each, beside :meth:`infer`; empty texts from a policy that does not speak."""
+        if not self.speaks:
+            return [""] * len(histories)
+        with torch.no_grad():
+            return self.network.say(self._batch(histories), keys)
+
+    def attention(self, histories: Sequence[History], camera: str | None = None) -> np.ndarray:
         """Where it looks in a camera's image (the first one's): float32 (B, rows, columns) of patches."""
         with torch.no_grad():
-            return self.network.attention(self._batch(observations), camera).cpu().numpy()
+            return self.network.attention(self._batch(histories), camera).cpu().numpy()
 
     def warm_up(self, inferences: int = 3) -> None:
         """Runs on a blank observation, so that the first real one is not slower than the others."""
         for _ in range(inferences):
-            self.infer([blank_observation(self.embodiment)], [(0, 0)])
+            self.infer([[blank_observation(self.embodiment)] * self.n_obs_steps], [(0, 0)])
 
-    def _batch(self, observations: Sequence[Observation]) -> dict[str, Tensor]:
-        for observation in observations:
-            check_observation(self.embodiment, observation, f"policy '{self.network.policy_type}'")
+    def _batch(self, histories: Sequence[History]) -> dict[str, Tensor]:
+        for history in histories:
+            assert len(history) == self.n_obs_steps, f"{len(history)} observations, not {self.n_obs_steps}"
+            for observation in history:
+                check_observation(self.embodiment, observation, f"policy '{self.network.policy_type}'")
         batch = {
-            f"images.{camera.name}": np.stack([observation.images[camera.name] for observation in observations])
+            f"images.{camera.name}": self._stacked([[seen.images[camera.name] for seen in rows] for rows in histories])
             for camera in self.embodiment.cameras
         }
-        batch["state"] = np.stack([observation.state for observation in observations])
+        batch["state"] = self._stacked([[seen.state for seen in rows] for rows in histories])
         tensors = {key: torch.from_numpy(value).to(self.network.device) for key, value in batch.items()}
         if self.embodiment.hears_instruction:
-            tensors |= self._instructions([observation.instruction for observation in observations])
+            tensors |= self._instructions([rows[-1].instruction for rows in histories])
         return tensors
 
+    def _stacked(self, rows: list[list[np.ndarray]]) -> np.ndarray:
+        """(B, ...), or (B, T, ...) where several observations are seen at once."""
+        if self.n_obs_steps == 1:
+            return np.stack([row[0] for row in rows])
+        return np.stack([np.stack(row) for row in rows])
+
     def _instructions(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Encoded once per text and remembered, where the network can; else their tokens."""
+        """Encoded once per text and remembered, where the network can; else as the network tokenizes them."""
         for text in texts:
             if text not in self._encoded:
-                tokens, mask = self._tokens([text])
-                encoded = self.network.encode_language(tokens, mask)
+                encoded = self.network.encode_language(self._tokens([text]))
                 if encoded is None:
-                    tokens, mask = self._tokens(texts)
-                    return {"tokens": tokens, "tokens_mask": mask}
+                    return self._tokens(texts)
                 if len(self._encoded) >= _MOST_INSTRUCTIONS:
                     self._encoded = {known: self._encoded[known] for known in texts if known in self._encoded}
                 self._encoded[text] = encoded
         return {"language": torch.cat([self._encoded[text] for text in texts])}
 
-    def _tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        tokens, mask = self.network.tokenize(texts)
-        return tokens.to(self.network.device), mask.to(self.network.device)
+    def _tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        return {key: value.to(self.network.device) for key, value in self.network.tokenize(texts).items()}
 
 
 def load(path: str | Path, device: str = "auto", threads: int = 1) -> TorchPolicy:

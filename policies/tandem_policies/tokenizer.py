@@ -14,10 +14,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from tandem_datasets.errors import TandemError
 
-PACKAGED = Path(__file__).with_name("tokenizer.json")
+TOKENIZER = "tokenizer.json"
+PACKAGED = Path(__file__).with_name(TOKENIZER)
 PAD = "<pad>"
 VOCAB_SIZE = 512
-_LARGEST_BYTES = 64 * 2**20
 
 
 class TextTokenizer:
@@ -59,20 +59,10 @@ class TextTokenizer:
         return tuple(self._tokenizer.encode(text.encode("utf-8", "replace").decode(), add_special_tokens=False).ids)
 
 
-def read_tokenizer(path: Path) -> TextTokenizer:
-    """A tokenizer from a file; TandemError if it is missing, too large or none."""
-    try:
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise TandemError(f"{path}: {path.stat().st_size} bytes (allowed: {_LARGEST_BYTES})")
-        return TextTokenizer(path.read_text("utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise TandemError(f"{path}: cannot be read as a tokenizer: {error}") from None
-
-
 @cache
 def packaged_tokenizer() -> TextTokenizer:
     """The tokenizer that ships with the package."""
-    return read_tokenizer(PACKAGED)
+    return TextTokenizer(PACKAGED.read_text("utf-8"), str(PACKAGED))
 
 
 def build_tokenizer(corpus: Sequence[str], vocab_size: int = VOCAB_SIZE) -> str:

@@ -28,7 +28,7 @@ class _Trial:
         seed = request.seed + index
         self.index, self.env = index, env
         self.episode = Episode(env, request.env.id, seed)
-        self.player = ChunkPlayer(policy.n_action_steps if policy else 1)
+        self.player = ChunkPlayer(policy.n_action_steps, policy.n_obs_steps) if policy else ChunkPlayer(1)
         self.player.reset(seed)
         self.latency_ms: list[float] = []
         self.noise = np.random.default_rng([seed, 1])  # [seed] alone draws what the environment draws
@@ -139,12 +139,14 @@ def _expert_actions(trials: Sequence[_Trial]) -> list[np.ndarray]:
 
 def _policy_actions(trials: Sequence[_Trial], policy: Policy) -> list[np.ndarray]:
     """The next action of each; who has none left shares one inference, whose whole time counts for each."""
+    for trial in trials:
+        trial.player.observe(trial.episode.observation)
     asking = [trial for trial in trials if trial.player.wants_inference]
     if asking:
-        observations = [trial.episode.observation for trial in asking]
+        histories = [trial.player.history for trial in asking]
         keys = [trial.player.noise_key for trial in asking]
         begin = time.perf_counter()
-        chunks = policy.infer(observations, keys)
+        chunks = policy.infer(histories, keys)
         latency_ms = 1e3 * (time.perf_counter() - begin)
         allowed = (len(asking), policy.chunk_size, policy.embodiment.action_dim)
         if chunks.shape != allowed or chunks.dtype != np.float32:

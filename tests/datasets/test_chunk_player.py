@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tandem_datasets.frames import Observation
 from tandem_datasets.policy import ChunkPlayer
 
 
@@ -27,6 +28,17 @@ def test_answer_holds_what_is_left():
     assert player.answer()[:, 0].tolist() == [1, 2]
     assert player.answer()[:, 0].tolist() == [2]
     assert player.wants_inference
+
+
+def test_history_begins_with_the_first_observation_and_keeps_the_newest():
+    player = ChunkPlayer(1, n_obs_steps=3)
+    for episode in range(2):
+        player.reset(episode)
+        seen = []
+        for step in range(4):
+            player.observe(Observation({}, np.array([step], np.float32), "", step))
+            seen.append([observation.stamp_ns for observation in player.history])
+        assert seen == [[0, 0, 0], [0, 0, 1], [0, 1, 2], [1, 2, 3]]
 
 
 def test_keys_count_inferences_and_reset_starts_anew():

@@ -46,8 +46,7 @@ def make_batch(network: PolicyNetwork, size: int = 3, seed: int = 0) -> dict[str
     batch["action"] = torch.from_numpy(rng.uniform(-1, 1, shape).astype(np.float32))
     batch["action_is_pad"] = torch.zeros(shape[:2], dtype=torch.bool)
     words = ["find the red block", "go", "please move to the blue one"]
-    batch["tokens"], batch["tokens_mask"] = network.tokenize([words[i % 3] for i in range(size)])
-    return batch
+    return batch | network.tokenize([words[i % 3] for i in range(size)])
 
 
 def make_statistics(body: Embodiment) -> dict[str, dict[str, np.ndarray]]:

@@ -23,8 +23,8 @@ def boards(count: int, seed: int):
 
 
 def ask(network, images, state, colours):
-    tokens, mask = network.tokenize([f"find the {colour} block" for colour in colours])
-    return {"images.top": images, "state": state, "tokens": tokens, "tokens_mask": mask}
+    tokens = network.tokenize([f"find the {colour} block" for colour in colours])
+    return {"images.top": images, "state": state, **tokens}
 
 
 def test_the_named_block_is_found_on_new_boards(body):

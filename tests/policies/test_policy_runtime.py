@@ -37,28 +37,27 @@ def test_it_says_what_it_is(policy, directory, body):
 
 def test_equal_observations_give_bit_equal_chunks(policy, directory, observation):
     one = observation(policy.embodiment)
-    first = policy.infer([one], [(0, 0)])
+    first = policy.infer([[one]], [(0, 0)])
     assert (first.shape, first.dtype) == ((1, 5, 2), np.float32)
-    policy.infer([observation(policy.embodiment, 8, "another thing")], [(0, 1)])
+    policy.infer([[observation(policy.embodiment, 8, "another thing")]], [(0, 1)])
     for again in (policy, tandem_policies.load(directory, "cpu")):
-        assert np.array_equal(again.infer([one], [(7, 3)]), first)
+        assert np.array_equal(again.infer([[one]], [(7, 3)]), first)
 
 
 def test_a_remembered_instruction_answers_like_a_new_one(policy, observation):
     texts = ["find the red block", "go to the blue one", ""]
     for text in texts:
         one = observation(policy.embodiment, 1, text)
-        tokens, mask = policy.network.tokenize([text])
         batch = {"images.top": torch.from_numpy(one.images["top"][None]), "state": torch.from_numpy(one.state[None])}
-        plain = policy.network.predict({**batch, "tokens": tokens, "tokens_mask": mask}).numpy()
-        assert np.array_equal(policy.infer([one], [(0, 0)]), plain)
-        assert np.array_equal(policy.infer([one], [(0, 0)]), plain)
+        plain = policy.network.predict(batch | policy.network.tokenize([text])).numpy()
+        assert np.array_equal(policy.infer([[one]], [(0, 0)]), plain)
+        assert np.array_equal(policy.infer([[one]], [(0, 0)]), plain)
 
 
 def test_a_batch_answers_like_each_alone(policy, observation):
     many = [observation(policy.embodiment, seed, f"find number {seed % 3}") for seed in range(5)]
-    together = policy.infer(many, [(0, 0)] * 5)
-    alone = np.concatenate([policy.infer([one], [(0, 0)]) for one in many])
+    together = policy.infer([[one] for one in many], [(0, 0)] * 5)
+    alone = np.concatenate([policy.infer([[one]], [(0, 0)]) for one in many])
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5)
     assert np.ptp(together, axis=0).max() > 1e-4
 
@@ -68,8 +67,8 @@ def test_thousands_of_instructions_are_not_all_remembered(policy, observation):
         policy._instructions([f"find block {number}"])
     assert len(policy._encoded) <= 1024
     many = [observation(policy.embodiment, 1, f"find block {number}") for number in range(1030)]
-    chunks = policy.infer(many, [(0, 0)] * len(many))
-    np.testing.assert_allclose(policy.infer(many[:1], [(0, 0)])[0], chunks[0], rtol=0, atol=1e-5)
+    chunks = policy.infer([[one] for one in many], [(0, 0)] * len(many))
+    np.testing.assert_allclose(policy.infer([many[:1]], [(0, 0)])[0], chunks[0], rtol=0, atol=1e-5)
 
 
 def test_read_only_images_are_fine(policy, observation):
@@ -77,23 +76,23 @@ def test_read_only_images_are_fine(policy, observation):
     one.images["top"].setflags(write=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        policy.infer([one], [(0, 0)])
+        policy.infer([[one]], [(0, 0)])
 
 
 def test_attention_and_warm_up(policy, observation):
     policy.warm_up()
-    look = policy.attention([observation(policy.embodiment)])
+    look = policy.attention([[observation(policy.embodiment)]])
     assert look.shape == (1, 4, 4)
     assert look.sum() == pytest.approx(1.0, abs=1e-5)
 
 
 def test_an_observation_that_does_not_fit_is_refused(policy, observation, body):
     with pytest.raises(TandemError, match=r"state is float32 \(3,\)"):
-        policy.infer([observation(body(states=3))], [(0, 0)])
+        policy.infer([[observation(body(states=3))]], [(0, 0)])
     broken = observation(policy.embodiment)
     broken.state[0] = np.nan
     with pytest.raises(TandemError, match="not finite"):
-        policy.infer([broken], [(0, 0)])
+        policy.infer([[broken]], [(0, 0)])
 
 
 def test_a_device_that_is_not_there_is_refused(directory):

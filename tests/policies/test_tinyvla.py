@@ -40,12 +40,11 @@ def test_what_is_seen_felt_and_heard_changes_the_chunk(body, batch_of):
     network = create("tinyvla", body(cameras=TWO)).eval()
     batch = batch_of(network)
     before = network.predict(batch)
-    tokens, mask = network.tokenize(["where is the purple cube", "stop", "x"])
     changes = {
         "images.top": {"images.top": 255 - batch["images.top"]},
         "images.wrist": {"images.wrist": 255 - batch["images.wrist"]},
         "state": {"state": -batch["state"]},
-        "instruction": {"tokens": tokens, "tokens_mask": mask},
+        "instruction": network.tokenize(["where is the purple cube", "stop", "x"]),
     }
     for what, change in changes.items():
         assert not torch.allclose(network.predict({**batch, **change}), before, atol=1e-6), what
@@ -79,7 +78,7 @@ def test_padding_of_the_text_changes_nothing(body, batch_of):
 def test_encoded_instructions_stand_for_their_tokens(body, batch_of):
     network = create("tinyvla", body()).eval()
     batch = batch_of(network)
-    encoded = network.encode_language(batch["tokens"], batch["tokens_mask"])
+    encoded = network.encode_language(batch)
     without = {key: value for key, value in batch.items() if not key.startswith("tokens")}
     assert torch.equal(network.predict({**without, "language": encoded}), network.predict(batch))
 

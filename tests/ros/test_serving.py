@@ -12,16 +12,23 @@ class Counting:
 
     chunk_size = 3
     identity = "counting"
+    speaks = False
 
-    def __init__(self, embodiment, n_action_steps: int = 1) -> None:
+    def __init__(self, embodiment, n_action_steps: int = 1, n_obs_steps: int = 1) -> None:
         self.embodiment = embodiment
+        self.n_obs_steps = n_obs_steps
+        self.seen: list[list[int]] = []  # the stamps of each inference's observations
         self.n_action_steps = n_action_steps
         self.keys: list[tuple[int, int]] = []
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Semaphore(0)
 
-    def infer(self, observations, keys):
+    def say(self, histories, keys):
+        return [""] * len(histories)
+
+    def infer(self, histories, keys):
+        self.seen += [[one.stamp_ns for one in history] for history in histories]
         self.entered.release()
         assert self.gate.wait(5)
         self.keys += keys
@@ -45,6 +52,17 @@ def test_a_repeated_observation_gets_the_same_answer_without_inference(blockfind
     assert book.answer(seen(1)).tolist() == [[2, 0]]
     assert book.answer(seen(0)) is first
     assert policy.keys == [(7, 0), (7, 1)]
+
+
+def test_inference_sees_every_observation_of_its_history(blockfind, seen):
+    policy = Counting(blockfind, n_action_steps=2, n_obs_steps=3)
+    book = AnswerBook(policy)
+    for seed in (7, 8):
+        book.reset(seed)
+        for tick in (0, 1, 1, 2):
+            book.answer(seen(tick))
+    period = blockfind.period_ns
+    assert policy.seen == 2 * [[0, 0, 0], [0, period, 2 * period]]
 
 
 def test_answers_play_from_the_queue_until_it_is_empty(blockfind, seen):

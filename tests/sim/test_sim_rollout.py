@@ -19,15 +19,18 @@ class ColourSeeker:
     """Looks for the named colour in the image and heads for its middle; answers with chunks of three."""
 
     embodiment = task.EMBODIMENT
-    chunk_size, n_action_steps, identity = 3, 2, "seeker"
+    n_obs_steps, chunk_size, n_action_steps, identity, speaks = 1, 3, 2, "seeker", False
 
     def __init__(self, gain=1.0):
         self.gain = gain
         self.keys = []
 
-    def infer(self, observations, keys):
+    def infer(self, histories, keys):
         self.keys += keys
-        return np.stack([self._chunk(observation) for observation in observations])
+        return np.stack([self._chunk(history[-1]) for history in histories])
+
+    def say(self, histories, keys):
+        return [""] * len(histories)
 
     def _chunk(self, observation):
         colour = next(rgb for name, rgb in task.PALETTE.items() if name in observation.instruction)
@@ -149,8 +152,8 @@ class Broken(ColourSeeker):
         super().__init__()
         self.chunk = np.asarray(chunk)
 
-    def infer(self, observations, keys):
-        return super().infer(observations, keys) if keys[0][1] < 1 else self.chunk[None]
+    def infer(self, histories, keys):
+        return super().infer(histories, keys) if keys[0][1] < 1 else self.chunk[None]
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_blockfind_end_to_end(tmp_path, capsys):
 
     policy = tandem_policies.load(out / "best", "cpu")
     frame = Store(data).frames(0)[0]
-    assert policy.infer([frame.observation], [(0, 0)]).shape == (1, policy.chunk_size, 2)
+    assert policy.infer([[frame.observation]], [(0, 0)]).shape == (1, policy.chunk_size, 2)
     assert policy.embodiment == Store(data).embodiment
 
 

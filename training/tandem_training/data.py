@@ -46,6 +46,12 @@ class Frames:
         """Indices of the frames that have a target."""
         return np.flatnonzero(self.origin != Origin.NONE)
 
+    def history(self, indices: np.ndarray, steps: int) -> np.ndarray:
+        """The frames (B, T) up to ``indices``, oldest first; an episode's first frame stands for those before it."""
+        first = np.searchsorted(self.episode, self.episode[indices])  # episodes are counted in order
+        back = np.arange(steps - 1, -1, -1)
+        return np.maximum(indices[:, None] - back, first[:, None])
+
     def windows(self, indices: np.ndarray, chunk: int) -> tuple[np.ndarray, np.ndarray]:
         """Chunks (B, K, A) float32 that begin at ``indices``, and which of their actions are padding, bool (B, K).
 

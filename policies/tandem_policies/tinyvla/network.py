@@ -1,6 +1,6 @@
 """TinyVLA: a ViT, a small language transformer, cross-attention between them and a continuous action head."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +9,12 @@ from torch.nn import functional as F
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError
 from tandem_datasets.policy import NoiseKey
-from tandem_policies.network import Batch, PolicyNetwork, masked_mean
+from tandem_policies.network import Assets, Batch, PolicyNetwork, masked_mean
 from tandem_policies.tinyvla.config import TinyVLAConfig
 from tandem_policies.tinyvla.fusion import Fusion
 from tandem_policies.tinyvla.head import ActionHead
 from tandem_policies.tinyvla.language import LanguageEncoder, NoInstruction
 from tandem_policies.tinyvla.vision import VisionEncoder
-from tandem_policies.tokenizer import TextTokenizer
 
 
 class TinyVLA(PolicyNetwork):
@@ -23,8 +22,8 @@ class TinyVLA(PolicyNetwork):
 
     policy_type = "tinyvla"
 
-    def __init__(self, config: TinyVLAConfig, embodiment: Embodiment, tokenizer: TextTokenizer | None = None) -> None:
-        super().__init__(config, embodiment, tokenizer)
+    def __init__(self, config: TinyVLAConfig, embodiment: Embodiment, assets: Assets | None = None) -> None:
+        super().__init__(config, embodiment, assets)
         self.config: TinyVLAConfig = config
         if self.tokenizer.size > config.vocab_size:
             ids = f"the tokenizer has {self.tokenizer.size} ids"
@@ -56,9 +55,11 @@ class TinyVLA(PolicyNetwork):
         """Chunks float32 (B, K, A) in units; deterministic, so that ``keys`` change nothing."""
         return self.in_units("action", self._forward(batch)[0].float())
 
-    def encode_language(self, tokens: Tensor, mask: Tensor) -> Tensor | None:
+    def encode_language(self, tokens: Mapping[str, Tensor]) -> Tensor | None:
         """The queries (B, Q, D) of B instructions; None if the embodiment hears none."""
-        return self.language(tokens, mask) if isinstance(self.language, LanguageEncoder) else None
+        if isinstance(self.language, NoInstruction):
+            return None
+        return self.language(tokens["tokens"], tokens["tokens_mask"])
 
     def attention(self, batch: Batch, camera: str | None = None) -> Tensor:
         """Where the readout looks: (B, gh, gw) of a camera, of the first one if None.

@@ -153,7 +153,7 @@ def _attention(policy: Done, found: "Evaluated", env: EnvSpec) -> str:
     for index in range(min(SHOWN, store.n_episodes)):
         scene = store.frames(index)[0].observation
         asked = _instructions(env, store.info(index))
-        maps = network.attention([replace(scene, instruction=words) for words in asked])
+        maps = network.attention([[replace(scene, instruction=words)] for words in asked])
         image = next(iter(scene.images.values()))
         overlays = [figures.attention_overlay(image, attention) for attention in maps]
         rows.append(row([png(overlay, words, 190) for overlay, words in zip(overlays, asked, strict=True)]))

@@ -30,7 +30,7 @@ class PolicyStage(Stage):
     frames: Frames
     order: Order
     validation: np.ndarray  # frames to validate on
-    tokens: tuple[Tensor, Tensor]  # of every instruction: int64 (I, L) and mask bool (I, L)
+    tokens: dict[str, Tensor]  # of every instruction, as the network tokenizes them: (I, ...) each
 
     def batch(self, index: int, shard: Shard) -> Batch:
         return self._gather(self.order(index)[shard.rank :: shard.world])
@@ -64,15 +64,15 @@ class PolicyStage(Stage):
     def _gather(self, indices: np.ndarray) -> dict[str, Tensor]:
         frames = self.frames
         action, is_pad = frames.windows(indices, self.module.chunk_size)
-        batch = {f"images.{name}": torch.from_numpy(images[indices]) for name, images in frames.images.items()}
-        tokens, mask = self.tokens
+        steps = self.module.n_obs_steps
+        seen = indices if steps == 1 else frames.history(indices, steps)
+        batch = {f"images.{name}": torch.from_numpy(images[seen]) for name, images in frames.images.items()}
         spoken = torch.from_numpy(frames.instruction[indices])
         return batch | {
-            "state": torch.from_numpy(frames.state[indices]),
+            "state": torch.from_numpy(frames.state[seen]),
             "action": torch.from_numpy(action),
             "action_is_pad": torch.from_numpy(is_pad),
-            "tokens": tokens[spoken],
-            "tokens_mask": mask[spoken],
+            **{key: rows[spoken] for key, rows in self.tokens.items()},
         }
 
 

@@ -21,7 +21,7 @@ class AnswerBook:
         self._policy = policy
         self._depth = depth
         self._period = policy.embodiment.period_ns
-        self._player = ChunkPlayer(policy.n_action_steps)
+        self._player = ChunkPlayer(policy.n_action_steps, policy.n_obs_steps)
         self.reset(0)
 
     def reset(self, seed: int) -> None:
@@ -38,16 +38,17 @@ class AnswerBook:
         if observation.stamp_ns <= self._newest:
             return None
         self._skip(observation.stamp_ns)
+        self._player.observe(observation)
         if self._player.wants_inference:
-            self._player.accept(self._infer(observation))
+            self._player.accept(self._infer())
         points = self._player.answer()
         self._answers[observation.stamp_ns] = points
         if len(self._answers) > self._depth:
             del self._answers[next(iter(self._answers))]
         return points
 
-    def _infer(self, observation: Observation) -> np.ndarray:
-        chunks = self._policy.infer([observation], [self._player.noise_key])
+    def _infer(self) -> np.ndarray:
+        chunks = self._policy.infer([self._player.history], [self._player.noise_key])
         allowed = (1, self._policy.chunk_size, self._policy.embodiment.action_dim)
         if chunks.shape != allowed or chunks.dtype != np.float32:
             raise TandemError(f"policy: chunks are {chunks.dtype} {chunks.shape} (allowed: float32 {allowed})")

@@ -156,7 +156,7 @@ def _load(path: str, device: str, threads: int, embodiment: Embodiment) -> Polic
         0,
     )
     for _ in range(_WARM_UPS):
-        policy.infer([blank], [(0, 0)])
+        policy.infer([[blank] * policy.n_obs_steps], [(0, 0)])
     return policy
 
 
