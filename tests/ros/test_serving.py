@@ -12,7 +12,7 @@ class Counting:
 
     chunk_size = 3
     identity = "counting"
-    speaks = False
+    speaks = True
 
     def __init__(self, embodiment, n_action_steps: int = 1, n_obs_steps: int = 1) -> None:
         self.embodiment = embodiment
@@ -25,7 +25,7 @@ class Counting:
         self.entered = threading.Semaphore(0)
 
     def say(self, histories, keys):
-        return [""] * len(histories)
+        return [f"{key}: {len(history)} seen" for history, key in zip(histories, keys, strict=True)]
 
     def infer(self, histories, keys):
         self.seen += [[one.stamp_ns for one in history] for history in histories]
@@ -96,7 +96,8 @@ class Server:
         self.answers: list[int] = []
         self.done = threading.Semaphore(0)
         self.errors: list[BaseException] = []
-        self.server = PolicyServer(policy, self._answer, newest_only, self.errors.append)
+        self.said: list[str] = []
+        self.server = PolicyServer(policy, self._answer, newest_only, self.errors.append, self.said.append)
 
     def _answer(self, stamp: int, points: np.ndarray) -> None:
         self.answers.append(stamp)
@@ -118,6 +119,23 @@ def test_lockstep_answers_all_in_order_and_realtime_the_newest(blockfind, seen, 
     running.server.close()
     assert running.answers == [tick * blockfind.period_ns for tick in answered]
     assert running.server.overtaken == (2 if newest_only else 0)
+
+
+def test_every_inference_has_its_words_and_in_real_time_none_keep_an_observation_waiting(blockfind, seen):
+    for newest_only, words in ((False, [0, 1, 2]), (True, [1])):
+        policy = Counting(blockfind, n_action_steps=2)
+        policy.gate.clear()
+        running = Server(policy, newest_only)
+        running.server.put(seen(0))
+        assert policy.entered.acquire(timeout=5)
+        for tick in (1, 2, 3, 4):
+            running.server.put(seen(tick))
+        policy.gate.set()
+        for _ in range(2 if newest_only else 5):
+            assert running.done.acquire(timeout=5)
+        running.server.reset(0)  # waits for what is being said
+        running.server.close()
+        assert running.said == [f"(0, {inference}): 1 seen" for inference in words]
 
 
 def test_no_answer_to_an_earlier_episode_comes_after_a_reset(blockfind, seen):

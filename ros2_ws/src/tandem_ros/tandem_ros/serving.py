@@ -8,10 +8,12 @@ import numpy as np
 
 from tandem_datasets.errors import TandemError
 from tandem_datasets.frames import Observation
-from tandem_datasets.policy import ChunkPlayer, Policy
+from tandem_datasets.policy import ChunkPlayer, History, NoiseKey, Policy
 
 Answer = Callable[[int, np.ndarray], None]
 """Takes the stamp of the observation that is answered, and the points (k, A) left to play."""
+Say = Callable[[str], None]
+"""Takes what the policy says."""
 
 
 class AnswerBook:
@@ -29,6 +31,7 @@ class AnswerBook:
         self._player.reset(seed)
         self._answers: dict[int, np.ndarray] = {}
         self._newest = -1
+        self._unsaid: tuple[History, NoiseKey] | None = None
 
     def answer(self, observation: Observation) -> np.ndarray | None:
         """The points (k, A) that answer it; None if it is older than one already answered and forgotten."""
@@ -47,7 +50,15 @@ class AnswerBook:
             del self._answers[next(iter(self._answers))]
         return points
 
+    def words(self) -> str:
+        """What the policy says with its newest inference, once; empty if it has nothing new to say."""
+        if self._unsaid is None or not self._policy.speaks:
+            return ""
+        (history, key), self._unsaid = self._unsaid, None
+        return self._policy.say([history], [key])[0]
+
     def _infer(self) -> np.ndarray:
+        self._unsaid = (self._player.history, self._player.noise_key)
         chunks = self._policy.infer([self._player.history], [self._player.noise_key])
         allowed = (1, self._policy.chunk_size, self._policy.embodiment.action_dim)
         if chunks.shape != allowed or chunks.dtype != np.float32:
@@ -72,13 +83,16 @@ class PolicyServer:
         answer: called from the thread with each answer.
         newest_only: real time: an observation that a newer one has overtaken goes unanswered.
         failed: called from the thread, once, with what broke.
+        say: called from the thread after an answer with what the policy says; in real time not while the next
+            observation waits.
     """
 
     def __init__(
-        self, policy: Policy, answer: Answer, newest_only: bool, failed: Callable[[BaseException], None]
+        self, policy: Policy, answer: Answer, newest_only: bool, failed: Callable[[BaseException], None], say: Say
     ) -> None:
         self._book = AnswerBook(policy)
         self._answer = answer
+        self._say = say
         self._newest_only = newest_only
         self._failed = failed
         self._inbox: deque[Observation] = deque()
@@ -131,6 +145,8 @@ class PolicyServer:
             points = self._book.answer(observation)
             if points is not None:
                 self._answer(observation.stamp_ns, points)
+            if not (self._newest_only and self._inbox) and (words := self._book.words()):
+                self._say(words)
         finally:
             self._working.release()
         return True

@@ -1,7 +1,7 @@
 """The node ``policy``, managed: *configure* loads it from ``path`` and warms it up, *activate* lets it answer.
 
 Each observation is answered with a chunk on ``policy/chunk``, stamped with that observation: in lock-step every one
-exactly once, in real time the newest one.
+exactly once, in real time the newest one. What a policy says goes to ``policy/text``, after the chunk that it is about.
 """
 
 import sys
@@ -10,6 +10,7 @@ import time
 import numpy as np
 import psutil
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -51,6 +52,7 @@ class PolicyNode(LifecycleNode):
         self._matcher = ObservationMatcher(self._embodiment, depth=32)
         self._ticks = TickQueue(self._matcher)
         self._chunks = self.create_publisher(JointTrajectory, "policy/chunk", RELIABLE)
+        self._text = self.create_publisher(String, "policy/text", RELIABLE)
         self._input = ObservationInput(
             self, runtime, self._translator, lambda: self._matcher if self._server else None, self._arrived
         )
@@ -83,7 +85,7 @@ class PolicyNode(LifecycleNode):
         assert self._policy is not None
         if self._newest_only:
             hurry(cores=self._threads)  # not before: loading would keep a core from everybody else for seconds
-        self._server = PolicyServer(self._policy, self._answer, self._newest_only, self._runtime.fail)
+        self._server = PolicyServer(self._policy, self._answer, self._newest_only, self._runtime.fail, self._say)
         age = time.time() - psutil.Process().create_time()
         self.get_logger().info(f"active {age:.2f} s after process start")
         return super().on_activate(state)
@@ -129,6 +131,9 @@ class PolicyNode(LifecycleNode):
         self._chunks.publish(self._translator.chunk(points, stamp_ns, Source.POLICY))
         self._answered += 1
 
+    def _say(self, words: str) -> None:
+        self._text.publish(String(data=words))
+
     def _facts(self) -> dict[str, object]:
         return {
             "path": self._path,
@@ -157,6 +162,7 @@ def _load(path: str, device: str, threads: int, embodiment: Embodiment) -> Polic
     )
     for _ in range(_WARM_UPS):
         policy.infer([[blank] * policy.n_obs_steps], [(0, 0)])
+        policy.say([[blank] * policy.n_obs_steps], [(0, 0)])
     return policy
 
 
