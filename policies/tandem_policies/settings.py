@@ -15,6 +15,11 @@ def setting(default: Any, low: float, high: float) -> Any:
     return dataclasses.field(default=default, metadata={"low": low, "high": high})
 
 
+def choice(*allowed: str) -> Any:
+    """A field that takes one of ``allowed``, by default the first one."""
+    return dataclasses.field(default=allowed[0], metadata={"choices": allowed})
+
+
 @dataclass(frozen=True)
 class PolicyConfig:
     """The base of all policy configs: a chunk's length, and how much of it is played.
@@ -61,6 +66,8 @@ class PolicyConfig:
         if type(value) not in kinds:
             names = " or ".join("null" if kind is NoneType else kind.__name__ for kind in kinds)
             self.refuse(field.name, value, names)
+        if value not in (choices := field.metadata.get("choices", (value,))):
+            raise unknown(f"{type(self).__name__}: {field.name}", str(value), choices)
         low, high = field.metadata.get("low"), field.metadata.get("high")
         if low is not None and value is not None and not (math.isfinite(value) and low <= value <= high):
             self.refuse(field.name, value, f"{low}..{high}")

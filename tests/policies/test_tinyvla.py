@@ -118,7 +118,7 @@ def test_nano_is_small_and_its_yaml_names_every_field(body):
         ((), "no camera"),
         ((Camera("top", 30, 32),), "32x30 .*multiples of the patch, 8"),
         ((Camera("top", 32, 32, Encoding.DEPTH),), "is depth .*rgb8"),
-        ((Camera("top", 16384, 16384),), "patches of 8 pixels .*4096"),
+        ((Camera("top", 16384, 16384),), "4194304 patches .*4096"),
     ],
 )
 def test_a_body_that_it_cannot_serve_is_refused(body, cameras, message):

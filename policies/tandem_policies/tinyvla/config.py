@@ -2,16 +2,18 @@
 
 from dataclasses import dataclass
 
-from tandem_policies.settings import PolicyConfig, setting
+from tandem_policies.settings import PolicyConfig, choice, setting
+
+TUNINGS = ("frozen", "lora", "full")
 
 
 @dataclass(frozen=True)
 class TinyVLAConfig(PolicyConfig):
-    """Widths, depths and the head of a TinyVLA; see :class:`PolicyConfig` for errors."""
+    """Parts, widths and depths of a TinyVLA; see :class:`PolicyConfig` for errors."""
 
-    chunk_size: int = setting(4, 1, 1024)
-    n_action_steps: int = setting(1, 1, 1024)
-    patch: int = setting(8, 2, 64)  # pixels; every image side is a multiple of it
+    chunk_size: int = setting(4, 1, 1024)  # K, actions of one inference
+    n_action_steps: int = setting(1, 1, 1024)  # how many of them are played before the next inference
+    patch: int = setting(8, 2, 64)  # pixels; every image side is a multiple of it (a backbone brings its own)
     dim: int = setting(64, 8, 4096)  # width of patch, text and fused features
     heads: int = setting(4, 1, 64)  # heads of the self-attention over patches and over text
     mlp_ratio: float = setting(2.0, 0.5, 8.0)  # hidden width of a block's MLP, in dims
@@ -19,15 +21,32 @@ class TinyVLAConfig(PolicyConfig):
     vision_drop: float = setting(0.5, 0.0, 0.9)  # share of training samples that skip these blocks
     language_depth: int = setting(1, 1, 48)  # blocks over the text
     queries: int = setting(1, 1, 64)  # readout tokens that collect the instruction and look into the image
-    fusion_depth: int = setting(1, 1, 16)  # cross-attention blocks; the last one's attention gives the position
-    fusion_heads: int = setting(16, 1, 64)  # heads of the cross-attention; each is a position for the head
+    fusion: str = choice("cross_attention", "gated", "tokens", "pooled")  # how text and image meet
+    fusion_depth: int = setting(1, 1, 16)  # blocks of the fusion; the last one's attention is what is shown
+    fusion_heads: int = setting(16, 1, 64)  # heads of the fusion; in cross_attention each is a position for the head
     fusion_dropout: float = setting(0.5, 0.0, 0.9)  # share of training samples without fused features, positions alone
-    vocab_size: int = setting(512, 258, 262144)  # rows of the token embedding; at least the tokenizer's ids
+    tokenizer: str | None = None  # a Hugging Face name or a folder; null: the language backbone's, else the packaged
+    tokenizer_pad: str | None = None  # token to pad with, for a tokenizer that names none
+    vocab_size: int | None = setting(None, 258, 1_048_576)  # rows of the token embedding; null: the tokenizer's ids
+    head: str = choice("continuous", "bins", "flow")  # how features become a chunk of actions
     head_dim: int = setting(128, 8, 16384)  # hidden width of the action head
     head_depth: int = setting(2, 1, 8)  # hidden layers of the action head
+    bins: int = setting(64, 2, 1024)  # of head bins: bins of each action scalar between the data's min and max
+    bin_decoding: str = choice("expectation", "argmax")  # of head bins: how a distribution becomes a number
+    flow_steps: int = setting(10, 1, 100)  # of head flow: Euler steps from noise to chunk
+    text_decoder: bool = False  # whether it learns to say what it does ("move left")
+    text_weight: float = setting(0.1, 0.0, 10.0)  # of the text's loss beside the action's
+    text_depth: int = setting(1, 1, 16)  # blocks of the text decoder
     state_noise: float = setting(0.05, 0.0, 1.0)  # added to the state in training, in standard deviations
-    dropout: float = setting(0.0, 0.0, 0.9)
+    dropout: float = setting(0.0, 0.0, 0.9)  # inside the blocks and the heads
     loss_beta: float = setting(0.1, 0.0, 100.0)  # normalised error below which the loss is quadratic; 0: L1
+    vision_backbone: str | None = None  # a pretrained image encoder, by Hugging Face name or folder; null: our own stem
+    vision_tuning: str = choice(*TUNINGS)  # what of the vision backbone is trained
+    language_backbone: str | None = None  # a pretrained text model, by name or folder; null: our own embedding
+    language_tuning: str = choice(*TUNINGS)  # what of the language backbone is trained
+    lora_rank: int = setting(8, 1, 1024)  # of the LoRA matrices, where a backbone is tuned by lora
+    lora_alpha: float = setting(16.0, 0.0, 4096.0)  # scale of LoRA: its output times alpha / rank
+    lora_targets: str | None = None  # ends of module names with LoRA, separated by commas; null: attention projections
 
     def __post_init__(self) -> None:
         super().__post_init__()

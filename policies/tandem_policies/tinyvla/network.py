@@ -13,7 +13,7 @@ from tandem_policies.network import Assets, Batch, PolicyNetwork, masked_mean
 from tandem_policies.tinyvla.config import TinyVLAConfig
 from tandem_policies.tinyvla.fusion import Fusion
 from tandem_policies.tinyvla.head import ActionHead
-from tandem_policies.tinyvla.language import LanguageEncoder, NoInstruction
+from tandem_policies.tinyvla.language import LanguageEncoder, NoInstruction, Text
 from tandem_policies.tinyvla.vision import VisionEncoder
 
 
@@ -25,12 +25,11 @@ class TinyVLA(PolicyNetwork):
     def __init__(self, config: TinyVLAConfig, embodiment: Embodiment, assets: Assets | None = None) -> None:
         super().__init__(config, embodiment, assets)
         self.config: TinyVLAConfig = config
-        if self.tokenizer.size > config.vocab_size:
-            ids = f"the tokenizer has {self.tokenizer.size} ids"
-            raise TandemError(f"policy 'tinyvla': {ids} (allowed: vocab_size {config.vocab_size})")
-        self.vision = VisionEncoder(config, embodiment)
+        self.vision = VisionEncoder(config, embodiment, _vision_tower(config, embodiment, assets))
         self.language: LanguageEncoder | NoInstruction = (
-            LanguageEncoder(config, self.longest_text) if embodiment.hears_instruction else NoInstruction(config)
+            LanguageEncoder(config, self._vocab_size(), self.longest_text, _language_tower(config, assets))
+            if embodiment.hears_instruction
+            else NoInstruction(config)
         )
         self.fusion = Fusion(config, self.vision.grids)
         self.state = nn.Linear(embodiment.state_dim, config.dim) if embodiment.state_dim else None
@@ -59,7 +58,7 @@ class TinyVLA(PolicyNetwork):
         """The queries (B, Q, D) of B instructions; None if the embodiment hears none."""
         if isinstance(self.language, NoInstruction):
             return None
-        return self.language(tokens["tokens"], tokens["tokens_mask"])
+        return self.language(tokens["tokens"], tokens["tokens_mask"]).readouts
 
     def attention(self, batch: Batch, camera: str | None = None) -> Tensor:
         """Where the readout looks: (B, gh, gw) of a camera, of the first one if None.
@@ -83,7 +82,7 @@ class TinyVLA(PolicyNetwork):
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Normalised chunks (B, K, A) and the readout's weights (B, heads, Q, N)."""
         tokens = self.vision([batch[f"images.{camera}"] for camera in self.vision.cameras])
-        features, weights = self.fusion(self._queries(batch, tokens.shape[0]), tokens)
+        features, weights = self.fusion(self._text(batch, tokens.shape[0]).readouts, tokens)
         if self.state is not None:
             state = self.normalised("state", batch["state"])
             if self.training and self.state_noise:
@@ -91,11 +90,37 @@ class TinyVLA(PolicyNetwork):
             features = torch.cat([features, self.state(state)], dim=1)
         return self.head(features), weights
 
-    def _queries(self, batch: Batch, size: int) -> Tensor:
+    def _text(self, batch: Batch, size: int) -> Text:
         if isinstance(self.language, NoInstruction):
             return self.language(size)
         ready = batch.get("language")
-        return self.language(batch["tokens"], batch["tokens_mask"]) if ready is None else ready
+        return self.language(batch["tokens"], batch["tokens_mask"]) if ready is None else Text.of(ready)
+
+    def _vocab_size(self) -> int:
+        """Rows of the token embedding."""
+        size = self.config.vocab_size or self.tokenizer.size
+        if self.tokenizer.size > size:
+            ids = f"the tokenizer has {self.tokenizer.size} ids"
+            raise TandemError(f"policy 'tinyvla': {ids} (allowed: vocab_size {size})")
+        return size
+
+
+def _vision_tower(config: TinyVLAConfig, embodiment: Embodiment, assets: Assets | None) -> nn.Module | None:
+    """The pretrained image encoder that the config names; transformers is imported for it alone."""
+    if config.vision_backbone is None:
+        return None
+    from tandem_policies.pretrained import vision_tower
+
+    return vision_tower(config, embodiment, assets)
+
+
+def _language_tower(config: TinyVLAConfig, assets: Assets | None) -> nn.Module | None:
+    """The pretrained text model that the config names."""
+    if config.language_backbone is None:
+        return None
+    from tandem_policies.pretrained import language_tower
+
+    return language_tower(config, assets)
 
 
 Network = TinyVLA
