@@ -1,0 +1,158 @@
+"""LeRobot's config, policy and processors from Tandem's config and embodiment."""
+
+import dataclasses
+import importlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import draccus
+from lerobot.configs import PreTrainedConfig
+from lerobot.policies.factory import get_policy_class, make_pre_post_processors
+from lerobot.policies.pretrained import PreTrainedPolicy
+from lerobot.processor import AddBatchDimensionProcessorStep, PolicyProcessorPipeline
+from lerobot.utils.import_utils import register_third_party_plugins
+from torch import Tensor
+
+from tandem_datasets.embodiment import Embodiment, Encoding
+from tandem_datasets.errors import TandemError, unknown
+from tandem_policies.lerobot.config import LerobotConfig
+from tandem_policies.lerobot.kinds import ENVIRONMENT_STATE, STATE, UNFIT, Kind, kind
+from tandem_policies.lerobot.steps import InstructionEmbeddingStep
+
+IMAGES, ACTION = "observation.images.", "action"
+# Fields that no option may set: Tandem says these by itself, ...
+_SET_HERE = (
+    "n_action_steps", "input_features", "output_features", "device", "push_to_hub", "repo_id", "private", "tags",
+    "license", "pretrained_path", "pretrained_revision", "use_amp", "use_peft",
+)  # fmt: skip
+# ... and these are read by LeRobot's own training, so that setting them would do nothing.
+_FOR_LEROBOTS_TRAINING = ("optimizer_", "scheduler_", "drop_n_last_frames")
+
+Pipelines = tuple[PolicyProcessorPipeline, PolicyProcessorPipeline]
+
+
+@contextmanager
+def lerobots_errors(where: str) -> Iterator[None]:
+    """What LeRobot and the libraries below it raise, as one line."""
+    try:
+        yield
+    except TandemError:
+        raise
+    except Exception as error:  # they raise nearly anything: ValueError, OSError, DecodingError, asserts
+        told = f"{error} {error.__cause__ or ''}"  # draccus says only in the cause what was wrong
+        reason = " ".join(told.split()) or type(error).__name__
+        raise TandemError(f"{where}: {reason[:400]}") from error
+
+
+def known_policies() -> list[str]:
+    """All types that LeRobot and its plugins have registered and that fit here."""
+    register_third_party_plugins()
+    return sorted(set(PreTrainedConfig.get_known_choices()) - set(UNFIT))
+
+
+def config_class(policy: str, where: str) -> type[PreTrainedConfig]:
+    """LeRobot's config class of a type; TandemError with the known ones for another name."""
+    if policy not in PreTrainedConfig.get_known_choices() or policy in UNFIT:
+        raise unknown(f"{where}: policy", policy, known_policies())
+    return PreTrainedConfig.get_choice_class(policy)
+
+
+def option_names(cls: type[PreTrainedConfig], of: Kind) -> list[str]:
+    """The fields of a config class that ``options`` may hold."""
+    names = [field.name for field in dataclasses.fields(cls) if field.init and field.name not in (of.chunk, *_SET_HERE)]
+    return [name for name in names if not name.startswith(_FOR_LEROBOTS_TRAINING)]
+
+
+def lerobot_config(config: LerobotConfig, embodiment: Embodiment) -> PreTrainedConfig:
+    """LeRobot's config of a policy for an embodiment, on the CPU.
+
+    Raises:
+        TandemError: no such type or option, a value that LeRobot refuses, or an embodiment that it cannot serve.
+    """
+    where = f"policy 'lerobot/{config.policy}'"
+    of = kind(config.policy)
+    cls = config_class(config.policy, where)
+    allowed = option_names(cls, of)
+    for name in config.options:
+        if name == of.chunk:
+            raise TandemError(f"{where}: options.{name} (allowed: policy.chunk_size, which stands for it)")
+        if name.startswith(_FOR_LEROBOTS_TRAINING):
+            raise TandemError(f"{where}: options.{name} is of LeRobot's training (allowed: trainer.lr and the like)")
+        if name not in allowed:
+            raise unknown(f"{where}: options", name, allowed)
+    fields = {field.name for field in dataclasses.fields(cls)}
+    if of.chunk not in fields:
+        raise TandemError(f"{where}: its config has no {of.chunk} (allowed: policies that predict chunks of actions)")
+    if of.plays_all and config.n_action_steps != config.chunk_size:
+        raise TandemError(
+            f"{where}: n_action_steps is {config.n_action_steps} "
+            f"(allowed: chunk_size = {config.chunk_size}, it plays the whole chunk)"
+        )
+    values = {**config.options, **features(config, embodiment), "device": "cpu", of.chunk: config.chunk_size}
+    values["push_to_hub"] = False
+    if "n_action_steps" in fields:
+        values["n_action_steps"] = config.n_action_steps
+    with lerobots_errors(where):
+        if of.chunk == "horizon":
+            values["horizon"] = config.chunk_size + int(values.get("n_obs_steps", cls.n_obs_steps)) - 1
+        return draccus.decode(cls, values)
+
+
+def features(config: LerobotConfig, embodiment: Embodiment) -> dict[str, dict[str, Any]]:
+    """LeRobot's ``input_features`` and ``output_features``, in JSON types; images as (C, H, W)."""
+    inputs: dict[str, Any] = {}
+    for camera in embodiment.cameras:
+        if camera.encoding is not Encoding.RGB8:
+            raise TandemError(
+                f"policy 'lerobot/{config.policy}': camera '{camera.name}' is {camera.encoding} (allowed: rgb8)"
+            )
+        height, width, channels = camera.shape
+        inputs[IMAGES + camera.name] = {"type": "VISUAL", "shape": [channels, height, width]}
+    size = embodiment.state_dim
+    heard = kind(config.policy).embedding if embodiment.hears_instruction else None
+    if heard == STATE:
+        size += config.embedding_size
+    if size:
+        inputs[STATE] = {"type": "STATE", "shape": [size]}
+    if heard == ENVIRONMENT_STATE:
+        inputs[ENVIRONMENT_STATE] = {"type": "ENV", "shape": [config.embedding_size]}
+    action = {"type": "ACTION", "shape": [embodiment.action_dim]}
+    return {"input_features": inputs, "output_features": {ACTION: action}}
+
+
+def make_policy(config: PreTrainedConfig, where: str) -> PreTrainedPolicy:
+    """A policy with fresh weights, those of its pretrained parts excepted.
+
+    Raises:
+        TandemError: what LeRobot refuses, a package is missing, or a part by name cannot be had.
+    """
+    with lerobots_errors(where):
+        return get_policy_class(config.type)(config)
+
+
+def make_processors(
+    config: PreTrainedConfig, statistics: Mapping[str, Mapping[str, Tensor]], embedding: InstructionEmbeddingStep | None
+) -> Pipelines:
+    """LeRobot's own processors of a policy, with our step in front of the normalisation where there is one."""
+    with lerobots_errors(f"policy 'lerobot/{config.type}': processors"):
+        before, after = make_pre_post_processors(config, dataset_stats={k: dict(v) for k, v in statistics.items()})
+    if embedding is not None:
+        steps = list(before.steps)
+        batching = [at for at, step in enumerate(steps) if isinstance(step, AddBatchDimensionProcessorStep)]
+        steps.insert(batching[0] + 1 if batching else 0, embedding)
+        before.steps = steps
+    return before, after
+
+
+def register_steps(policy: str) -> None:
+    """Imports the module in which a type's own processor steps are registered."""
+    config_module = PreTrainedConfig.get_choice_class(policy).__module__
+    importlib.import_module(config_module.replace("configuration_", "processor_"))
+
+
+def time_window(config: PreTrainedConfig) -> tuple[int, int, int]:
+    """Observations seen at once, and how many actions before the newest one, and from it on, training wants."""
+    actions = config.action_delta_indices or [0]
+    seen = config.observation_delta_indices or [0]
+    return 1 - min(seen), -min(0, *actions), max(actions) + 1

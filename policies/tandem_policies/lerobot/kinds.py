@@ -1,0 +1,35 @@
+"""What Tandem must know of a type of LeRobot's: its names for a chunk's length, and how it hears an instruction."""
+
+from dataclasses import dataclass
+
+ENVIRONMENT_STATE, STATE = "observation.environment_state", "observation.state"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Where LeRobot's policy types differ."""
+
+    chunk: str = "chunk_size"  # the field of a chunk's length; "horizon" counts from the oldest observation on
+    embedding: str | None = None  # where the instruction's embedding goes; None: the policy reads the text itself
+    queues: bool = False  # its predictions look at its own queues of observations
+    noise: str | None = None  # the config's field of the width of the noise that its predictions take; "": the action's
+    plays_all: bool = False  # always plays its whole chunk
+
+
+KINDS = {
+    "act": Kind(embedding=ENVIRONMENT_STATE),
+    "diffusion": Kind("horizon", embedding=ENVIRONMENT_STATE, noise=""),
+    "vqbet": Kind("action_chunk_size", embedding=STATE, queues=True, plays_all=True),
+    "multi_task_dit": Kind("horizon", queues=True),
+    "smolvla": Kind(noise="max_action_dim"),
+    "pi0": Kind(noise="max_action_dim"),
+    "eo1": Kind(),
+}
+
+# Not policies that imitate from chunks of actions: other losses, other data.
+UNFIT = ("gaussian_actor", "tdmpc")
+
+
+def kind(policy: str) -> Kind:
+    """What is known of a type; what most vision-language-action models are like, if nothing is."""
+    return KINDS.get(policy, Kind())

@@ -1,0 +1,195 @@
+"""A LeRobot policy as a network of Tandem's: our batches and units outside, its own processors and losses inside."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tandem_datasets.embodiment import Embodiment
+from tandem_datasets.errors import TandemError
+from tandem_datasets.policy import NoiseKey
+from tandem_policies.lerobot import building, predicting, starting
+from tandem_policies.lerobot.building import IMAGES, Pipelines
+from tandem_policies.lerobot.config import LerobotConfig
+from tandem_policies.lerobot.kinds import ENVIRONMENT_STATE, STATE, kind
+from tandem_policies.lerobot.steps import InstructionEmbeddingStep
+from tandem_policies.network import Assets, Batch, PolicyNetwork
+
+_PIXEL_QUANTITIES = ("mean", "std", "min", "max")
+
+
+class LerobotPolicy(PolicyNetwork):
+    """Any LeRobot policy that imitates chunks of actions.
+
+    LeRobot normalises in its processors. Their statistics are buffers here, so that a resumed training has them, and
+    are written into the processor files of a policy directory. ``tokenize`` carries the instruction as bytes: texts
+    are LeRobot's own affair.
+    """
+
+    policy_type = "lerobot"
+
+    def __init__(self, config: LerobotConfig, embodiment: Embodiment, assets: Assets | None = None) -> None:
+        super().__init__(config, embodiment, assets)
+        self.config: LerobotConfig = config
+        self._where = f"policy 'lerobot/{config.policy}'"
+        self._kind = kind(config.policy)
+        settings = building.lerobot_config(config, embodiment)
+        self.n_obs_steps, self.n_past_actions, self._window = building.time_window(settings)
+        self.policy = building.make_policy(settings, self._where)
+        for camera in embodiment.cameras:
+            for quantity in _PIXEL_QUANTITIES:
+                start = torch.ones(3) if quantity in ("std", "max") else torch.zeros(3)
+                self.register_buffer(_pixels(camera.name, quantity), start)
+        self.register_buffer("vqvae_steps", torch.zeros((), dtype=torch.long))  # LeRobot's count is no buffer
+        self._pipelines: tuple[torch.device, Pipelines] | None = None
+        self.register_load_state_dict_post_hook(lambda module, _: module.forget_processors())
+
+    @property
+    def chunk_size(self) -> int:
+        """Actions from the newest observation on that its loss wants; :meth:`predict` gives the config's."""
+        return self._window
+
+    @classmethod
+    def asset_names(cls, config: Any) -> tuple[str, ...]:
+        """None: texts are LeRobot's own affair."""
+        return ()
+
+    def assets(self) -> Assets:
+        """None: texts are LeRobot's own affair."""
+        return {}
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """``text`` uint8 (B, L): the texts' bytes in UTF-8, padded with zeros. Nothing, if no instruction is heard."""
+        if not self.embodiment.hears_instruction:
+            return {}
+        rows = [text.encode("utf-8", "replace") for text in texts]
+        table = np.zeros((len(rows), max([1, *map(len, rows)])), np.uint8)
+        for row, data in zip(table, rows, strict=True):
+            row[: len(data)] = np.frombuffer(data, np.uint8)
+        return {"text": torch.from_numpy(table)}
+
+    def set_statistics(self, statistics: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+        """As the base; the processors are made anew with them."""
+        super().set_statistics(statistics)
+        self.forget_processors()
+
+    def start(self, batch: Batch) -> None:
+        """Takes the images' statistics, and the scales of a backbone whose normalisation is frozen, from a batch."""
+        for camera in self.embodiment.cameras:
+            for quantity, values in starting.pixel_statistics(batch[f"images.{camera.name}"]).items():
+                self.get_buffer(_pixels(camera.name, quantity)).copy_(values)
+        self.forget_processors()
+        if self.config.options.get("pretrained_backbone_weights") is not None:
+            return  # its scales are part of the weights
+        inputs = self._before(self._raw(batch))
+        starting.calibrate(self.policy, [inputs[IMAGES + camera.name] for camera in self.embodiment.cameras])
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """LeRobot's ``forward``, and the numbers that it tells beside the loss."""
+        raw = self._raw(batch)
+        raw["action"], raw["action_is_pad"] = batch["action"], batch["action_is_pad"]
+        if self.n_past_actions:
+            raw["action"] = torch.cat([batch["past_action"], raw["action"]], dim=1)
+            raw["action_is_pad"] = torch.cat([batch["past_action_is_pad"], raw["action_is_pad"]], dim=1)
+        with starting.counted(self.policy, self.vqvae_steps, self.training):
+            loss, told = self.policy.forward(self._before(raw))
+        loss = loss.mean()  # VQ-VAEs give one number in a row
+        numbers = {name: torch.as_tensor(value) for name, value in (told or {}).items() if _is_number(value)}
+        return loss, {**numbers, "loss": loss.detach()}
+
+    def predict(self, batch: Batch, keys: Sequence[NoiseKey] | None = None) -> Tensor:
+        """Chunks float32 (B, K, A) in units. With keys, row b depends on its observations and ``keys[b]`` alone."""
+        raw = self._raw(batch)
+        noise = None
+        if keys is not None and predicting.takes_noise(self.policy, self._kind):
+            noise = predicting.draw(self.policy, self._kind, keys)
+        elif keys is not None and predicting.is_random(self.config.policy):
+            rows = [self._chunks(_row(raw, at), seed=key) for at, key in enumerate(keys)]
+            return torch.cat(rows)
+        return self._chunks(raw, noise=noise)
+
+    def write(self, folder: Path) -> None:
+        """LeRobot's layout, written by LeRobot, and beside it our embodiment."""
+        from tandem_policies.lerobot.files import write_policy
+
+        write_policy(self, folder)
+
+    def forget_processors(self) -> None:
+        """Has the processors made anew, after their statistics have changed."""
+        self._pipelines = None
+
+    def take_processors(self, pipelines: Pipelines) -> None:
+        """Uses these processors instead of those that LeRobot would make."""
+        self._pipelines = (self.device, pipelines)
+
+    def processors(self) -> Pipelines:
+        """LeRobot's processors with our statistics, on the network's device."""
+        if self._pipelines is None or self._pipelines[0] != self.device:
+            self.policy.config.device = str(self.device)
+            made = building.make_processors(self.policy.config, self._statistics(), self._embedding())
+            self._pipelines = (self.device, made)
+        return self._pipelines[1]
+
+    def _before(self, raw: dict[str, Any]) -> dict[str, Any]:
+        inputs = self.processors()[0](raw)
+        return {key: value for key, value in inputs.items() if value is not None}
+
+    def _chunks(self, raw: dict[str, Any], noise: Tensor | None = None, seed: NoiseKey | None = None) -> Tensor:
+        inputs = self._before(raw)
+        chunks = predicting.chunks(self.policy, self._kind, inputs, self.config.chunk_size, noise, seed)
+        return self.processors()[1](chunks.float()).to(self.device)
+
+    def _raw(self, batch: Batch) -> dict[str, Any]:
+        """What LeRobot's processors take: images float32 (B, [T,] C, H, W) in 0..1, units, and the task as texts."""
+        raw: dict[str, Any] = {}
+        for camera in self.embodiment.cameras:
+            pixels = batch[f"images.{camera.name}"].movedim(-1, -3)
+            if not self.training:
+                pixels = pixels.contiguous()  # as LeRobot has them, so that its predictions are ours bit for bit
+            raw[IMAGES + camera.name] = pixels.float() / 255
+        if self.embodiment.state_dim:
+            raw[STATE] = batch["state"]
+        if self.embodiment.hears_instruction:
+            raw["task"] = [bytes(row).rstrip(b"\0").decode("utf-8", "replace") for row in batch["text"].cpu().numpy()]
+        return raw
+
+    def _embedding(self) -> InstructionEmbeddingStep | None:
+        if self._kind.embedding is None or not self.embodiment.hears_instruction:
+            return None
+        return InstructionEmbeddingStep(self.config.embedding_size, self._kind.embedding)
+
+    def _statistics(self) -> dict[str, dict[str, Tensor]]:
+        """LeRobot's statistics from the buffers; what is appended to the state keeps its numbers."""
+        made: dict[str, dict[str, Tensor]] = {}
+        for key, name in ((STATE, "state"), ("action", "action")):
+            columns = {quantity: self.get_buffer(f"{name}_{quantity}") for quantity in _PIXEL_QUANTITIES}
+            if key == STATE and self._kind.embedding == STATE and self.embodiment.hears_instruction:
+                rest = {"mean": 0.0, "std": 1.0, "min": -1.0, "max": 1.0}
+                size = self.config.embedding_size
+                columns = {q: torch.cat([v, v.new_full((size,), rest[q])]) for q, v in columns.items()}
+            if len(columns["mean"]):
+                made[key] = columns
+        for camera in self.embodiment.cameras:
+            made[IMAGES + camera.name] = {
+                quantity: self.get_buffer(_pixels(camera.name, quantity)).view(3, 1, 1)
+                for quantity in _PIXEL_QUANTITIES
+            }
+        return {key: {q: value.detach().clone() for q, value in row.items()} for key, row in made.items()}
+
+
+Network = LerobotPolicy
+
+
+def _pixels(camera: str, quantity: str) -> str:
+    return f"images_{camera}_{quantity}"
+
+
+def _row(raw: Mapping[str, Any], at: int) -> dict[str, Any]:
+    return {key: value[at : at + 1] for key, value in raw.items()}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
