@@ -4,7 +4,9 @@ A batch is a dict of tensors: ``images.<camera>`` uint8 (B, H, W, C), ``state`` 
 (B, K, A) in the embodiment's units, ``action_is_pad`` bool (B, K), and what the network's ``tokenize`` makes of the
 instructions, by default ``tokens`` int64 (B, L) and ``tokens_mask`` bool (B, L) with True for real tokens. Where a
 network sees several observations (``n_obs_steps`` above 1), images and state have a time axis after the batch's,
-oldest first. Predicting needs no ``action``; ``language`` may stand for the tokens there.
+oldest first; where its loss wants actions from before the newest one (``n_past_actions``), there are ``past_action``
+float32 (B, P, A) and ``past_action_is_pad`` bool (B, P). Predicting needs no actions; ``language`` may stand for the
+tokens there.
 """
 
 from abc import ABC, abstractmethod
@@ -45,6 +47,7 @@ class PolicyNetwork(nn.Module, ABC):
     policy_type: ClassVar[str]
     longest_text: ClassVar[int] = 48  # tokens; what is longer is cut at the end
     n_obs_steps: int = 1  # observations that one inference sees
+    n_past_actions: int = 0  # P, actions before the newest observation that the loss wants
     speaks: bool = False  # whether :meth:`say` has words for what it does
 
     def __init__(self, config: PolicyConfig, embodiment: Embodiment, assets: Assets | None = None) -> None:
@@ -111,6 +114,9 @@ class PolicyNetwork(nn.Module, ABC):
                 if quantity == "std":
                     values = np.where(values < _SMALLEST_STD, np.float32(1), values)
                 self.get_buffer(f"{key}_{quantity}").copy_(torch.from_numpy(values))
+
+    def start(self, batch: Batch) -> None:
+        """Looks at a batch of the data before a fresh network's first step; for initialisations that depend on it."""
 
     def normalised(self, key: str, values: Tensor) -> Tensor:
         """``state`` (..., S) or ``action`` (..., A) from units to zero mean and unit variance."""
