@@ -38,7 +38,7 @@ class View(Protocol):
         ...
 
     def wait(self) -> Event:
-        """The next thing that the person does; ``q`` once they are gone."""
+        """The next thing that the person does; ``Escape`` once they are gone."""
         ...
 
 

@@ -17,7 +17,7 @@ from tandem_sim.play import Event
 _ENTER = "\x1b[?1049h\x1b[?25l\x1b[2J"  # alternate screen, no cursor
 _LEAVE = "\x1b[0m\x1b[?25h\x1b[?1049l"
 _ARROWS = {"A": "Up", "B": "Down", "C": "Right", "D": "Left"}
-_NAMED = {"\r": "Return", "\n": "Return", " ": "space", "\x1b": "Escape", "\x04": "q"}
+_NAMED = {"\r": "Return", "\n": "Return", " ": "space", "\t": "Tab", "\x1b": "Escape", "\x04": "Escape"}
 _ESCAPE_WAIT_S = 0.05  # what follows an escape within this time belongs to it
 
 
@@ -61,7 +61,7 @@ class TerminalView:
     def wait(self) -> Event:
         first = self._read()
         if first != "\x1b" or not select.select([self._fd], [], [], _ESCAPE_WAIT_S)[0]:
-            return Event(_NAMED.get(first, first) or "q")  # nothing read: nobody is there
+            return Event(_NAMED.get(first, first) or "Escape")  # nothing read: nobody is there
         sequence = self._read()
         while sequence[-1:] and (sequence in "[O" or not sequence[-1].isalpha()) and sequence[-1] != "~":
             sequence += self._read()
@@ -91,11 +91,12 @@ def available() -> bool:
 
 
 def half_blocks(image: np.ndarray, columns: int, rows: int) -> list[str]:
-    """A square image as lines of half blocks, two pixels a character, as large as fits."""
-    room = max(8, min(columns, 2 * rows))
-    side = image.shape[0] * (room // image.shape[0]) or room // 2 * 2
-    how = cv2.INTER_NEAREST if side >= image.shape[0] else cv2.INTER_AREA
-    pixels = cv2.resize(image, (side, side), interpolation=how)
+    """An image as lines of half blocks, two pixels a character, as large as fits."""
+    height, width = image.shape[:2]
+    scale = max(8 / height, min(columns / width, 2 * rows / height))
+    scale = float(int(scale)) or scale  # whole pixels where there is room
+    how = cv2.INTER_NEAREST if scale >= 1 else cv2.INTER_AREA
+    pixels = cv2.resize(image, (int(width * scale), max(2, int(height * scale) // 2 * 2)), interpolation=how)
     return ["".join(map(_two, upper, lower)) for upper, lower in zip(pixels[::2], pixels[1::2], strict=True)]
 
 

@@ -52,18 +52,19 @@ class Window:
             return
         import tkinter
 
-        self._size = (512, round(512 * image.shape[0] / image.shape[1]))
-        _, png = cv2.imencode(".png", enlarge(image, 512, lines)[..., ::-1])
+        width = 512 * max(1, round(image.shape[1] / image.shape[0]))
+        self._size = (width, round(width * image.shape[0] / image.shape[1]))
+        _, png = cv2.imencode(".png", enlarge(image, width, lines)[..., ::-1])
         self._picture = tkinter.PhotoImage(master=self._root, data=png.tobytes(), format="png")
         self._label.configure(image=self._picture)
         self._root.update()
 
     def wait(self) -> Event:
-        """The next key or click; ``q`` once the window is closed."""
+        """The next key or click; ``Escape`` once the window is closed."""
         while not self._events and not self.closed:
             self._root.update()
             time.sleep(_POLL_S)
-        return self._events.popleft() if self._events else Event("q")
+        return self._events.popleft() if self._events else Event("Escape")
 
     def close(self) -> None:
         if not self.closed:

@@ -1,17 +1,9 @@
 """Playing through the real command on a real pseudo-terminal, and its parts."""
 
-import fcntl
 import io
-import os
-import pty
 import re
-import select
 import signal
-import struct
-import subprocess
 import sys
-import termios
-import time
 
 import numpy as np
 import pytest
@@ -27,44 +19,6 @@ from tandem_sim.terminal import half_blocks
 from tandem_training.commands.play import main
 
 SPEC = EnvSpec("tandem/BlockFind-v0")
-COMMAND = [sys.executable, "-m", "tandem_training.cli", "play", "seed=3"]
-
-
-class Player:
-    """The command on a terminal of 100 x 44 characters."""
-
-    def __init__(self, *arguments, **changes):
-        self.terminal, self.slave = pty.openpty()
-        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 44, 100, 0, 0))
-        self.before = termios.tcgetattr(self.slave)
-        environment = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "COLUMNS", "LINES")}
-        environment |= {"TERM": "xterm", **changes}
-        self.process = subprocess.Popen(
-            [*COMMAND, *arguments], stdin=self.slave, stdout=self.slave, stderr=self.slave, env=environment
-        )
-        self.said = ""
-
-    def until(self, words, limit_s=30.0):
-        end = time.monotonic() + limit_s
-        while words not in self.said:
-            assert time.monotonic() < end, f"no '{words}' in: {self.said[-500:]!r}"
-            if select.select([self.terminal], [], [], 0.1)[0]:
-                self.said += os.read(self.terminal, 1 << 16).decode(errors="replace")
-        self.said = self.said[self.said.index(words) + len(words) :]
-
-    def press(self, keys):
-        os.write(self.terminal, keys.encode())
-
-    def end(self):
-        """The exit status; the terminal must be as it was."""
-        self.until("\x1b[?1049l")
-        status = self.process.wait(20)
-        assert termios.tcgetattr(self.slave) == self.before
-        while select.select([self.terminal], [], [], 0.1)[0]:
-            self.said += os.read(self.terminal, 1 << 16).decode(errors="replace")
-        os.close(self.terminal)
-        os.close(self.slave)
-        return status
 
 
 def route(seed):
@@ -80,8 +34,8 @@ def route(seed):
     return keys
 
 
-def test_a_person_finds_the_block_in_a_terminal_and_it_is_stored(tmp_path):
-    player = Player("episodes=2", f"record={tmp_path / 'mine'}")
+def test_a_person_finds_the_block_in_a_terminal_and_it_is_stored(on_terminal, tmp_path):
+    player = on_terminal("play", "seed=3", "episodes=2", f"record={tmp_path / 'mine'}")
     player.until("find the green block")
     player.until("step 0")
     player.press(route(3))
@@ -100,8 +54,8 @@ def test_a_person_finds_the_block_in_a_terminal_and_it_is_stored(tmp_path):
     assert len(frames) <= len(route(3))
 
 
-def test_arrows_are_read_from_their_escape_sequences(tmp_path):
-    player = Player("env.options.horizon=5", "episodes=1", f"record={tmp_path / 'mine'}")
+def test_arrows_are_read_from_their_escape_sequences(on_terminal, tmp_path):
+    player = on_terminal("play", "seed=3", "env.options.horizon=5", "episodes=1", f"record={tmp_path / 'mine'}")
     player.until("step 0")
     player.press("\x1b[A\x1b[B\x1bOC\x1b[1;2D\x1b[5~\x1b[1;2A")
     player.until("after 5 steps")
@@ -111,24 +65,24 @@ def test_arrows_are_read_from_their_escape_sequences(tmp_path):
     assert asked.tolist() == [[0, -1], [0, 1], [1, 0], [-0.25, 0], [0, -0.25]]
 
 
-def test_an_interrupt_leaves_the_terminal_as_it_was():
-    player = Player()
+def test_an_interrupt_leaves_the_terminal_as_it_was(on_terminal):
+    player = on_terminal("play", "seed=3")
     player.until("step 0")
     player.process.send_signal(signal.SIGINT)
     assert player.end() == 130
     assert "interrupted" in player.said
 
 
-def test_a_display_that_cannot_be_opened_leaves_the_terminal():
-    player = Player(DISPLAY=":47")
+def test_a_display_that_cannot_be_opened_leaves_the_terminal(on_terminal):
+    player = on_terminal("play", "seed=3", DISPLAY=":47")
     player.until("step 0")
     player.press("q")
     assert player.end() == 0
 
 
-def test_a_terminal_without_colours_is_refused():
-    player = Player(TERM="dumb")
-    player.until("error: tandem play: there is neither a display nor a terminal to play in")
+def test_a_terminal_without_colours_is_refused(on_terminal):
+    player = on_terminal("play", "seed=3", TERM="dumb")
+    player.until("error: tandem play: there is neither a display nor a terminal")
     assert player.process.wait(20) == 2
 
 

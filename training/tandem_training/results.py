@@ -101,12 +101,16 @@ def _require_empty(folder: Path, where: str) -> None:
 
 
 def write_json(target: Path, data: Mapping[str, Any]) -> None:
+    """Plain JSON, whole or absent; NaN is refused."""
+    write_whole(target, f"{json.dumps(data, indent=2, allow_nan=False)}\n".encode())
+
+
+def write_whole(target: Path, data: bytes) -> None:
     """Writes beside and renames, so that the file is whole or absent."""
-    text = json.dumps(data, indent=2, allow_nan=False)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
-        with os.fdopen(handle, "w") as file:
-            file.write(f"{text}\n")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)

@@ -1,6 +1,8 @@
 """The Gymnasium environment ``tandem/BlockFind-v0``."""
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -119,6 +121,15 @@ class BlockFindEnv(gymnasium.Env):
         """What a person means who points at ``toward`` of the picture (0..1 from its upper left), (2,) float32."""
         gap = np.array(toward, np.float32) * np.float32(task.BOARD) - self._position
         return task.advance(self._position, gap)[1]
+
+    def ask(self, instruction: str) -> bool:
+        """Asks for another block of this board from now on; False, and nothing changes, unless one is named."""
+        named = {word for word in re.findall(r"[a-z]+", instruction.lower()) if word in task.PALETTE}
+        if len(named) != 1 or not named <= set(self.layout.colours):
+            return False
+        index = self.layout.colours.index(named.pop())
+        self._layout = replace(self.layout, named=index, instruction=instruction)
+        return True
 
     def render(self) -> np.ndarray | None:
         """The enlarged picture with its caption, uint8 RGB, in mode "rgb_array"."""

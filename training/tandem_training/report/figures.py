@@ -6,6 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from tandem_sim.pictures import spotlight
+
 COLOURS = ("#2563a8", "#c2571a", "#3d8a4f", "#8a4fa3", "#666f80")
 
 
@@ -42,12 +44,8 @@ def learning_curves(curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]
 
 def attention_overlay(image: np.ndarray, attention: np.ndarray, size: int = 224) -> Image.Image:
     """An RGB image (H, W, 3) dimmed except where attention (gh, gw) lies."""
-    base = Image.fromarray(image).resize((size, size), Image.Resampling.NEAREST)
-    peak = float(attention.max())
-    weight = Image.fromarray((attention / (peak or 1.0) * 255).astype(np.uint8))
-    mask = weight.resize((size, size), Image.Resampling.BILINEAR)
-    dark = Image.blend(base, Image.new("RGB", base.size, (10, 12, 24)), 0.72)
-    return Image.composite(base, dark, mask)
+    large = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.NEAREST))
+    return Image.fromarray(spotlight(large, attention))
 
 
 def _smooth(values: np.ndarray, share: float = 0.05) -> np.ndarray:
