@@ -1,5 +1,7 @@
-"""Which environments there are, and how one is made from an :class:`~tandem_datasets.rollout.EnvSpec`."""
+"""Which environments and drawn data sets there are, and how one is made."""
 
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -11,6 +13,9 @@ from tandem_datasets.rollout import EnvSpec
 _ENTRY_POINTS = {
     "tandem/BlockFind-v0": ("tandem_sim.blockfind.env:BlockFindEnv", "tandem_sim.blockfind.vector:BlockFindVectorEnv"),
 }
+# Data sets without an environment, by name and by that of their embodiment; each module has write(path, count, seed)
+# and ORIGIN, where its actions begin in the picture.
+_DRAWN = {"blockfind_static": "tandem_sim.blockfind.static"}
 
 
 def register() -> None:
@@ -50,6 +55,27 @@ def embodiment(spec: EnvSpec) -> Embodiment:
         return env.unwrapped.embodiment  # type: ignore[attr-defined]
     finally:
         env.close()
+
+
+def drawn() -> list[str]:
+    """The names of the data sets that can be drawn without an environment."""
+    return sorted(_DRAWN)
+
+
+def draw(name: str, path: Path, count: int, seed: int) -> None:
+    """Writes ``count`` samples of a drawn data set into a new store at ``path``; the same ones for the same seed.
+
+    Raises:
+        TandemError: unknown name, or the store cannot be made.
+    """
+    if name not in _DRAWN:
+        raise unknown("drawn data set", name, drawn())
+    import_module(_DRAWN[name]).write(path, count, seed)
+
+
+def drawn_origin(name: str) -> tuple[float, float] | None:
+    """Where the actions of a drawn data set begin, (x, y) as shares of the picture; None for any other name."""
+    return import_module(_DRAWN[name]).ORIGIN if name in _DRAWN else None
 
 
 def _call(maker: Any, spec: EnvSpec, **fixed: Any) -> Any:

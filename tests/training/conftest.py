@@ -59,3 +59,15 @@ def record():
         return path
 
     return make
+
+
+@pytest.fixture
+def small_static(tmp_path, monkeypatch):
+    """``data=blockfind_static`` with few samples, in a working directory of its own."""
+    from tandem_training import named_data
+
+    splits = {"train": (48, 42), "validation": (24, 43), "test": (40, 44)}
+    data = named_data.NamedData("blockfind_static", "blockfind_static", splits)
+    monkeypatch.setattr(named_data, "named", lambda name: data)
+    monkeypatch.chdir(tmp_path)
+    return data

@@ -37,6 +37,7 @@ class Frames:
     target: np.ndarray  # (N, A) float32, units; undefined where origin is NONE
     origin: np.ndarray  # (N,) Origin
     episode: np.ndarray  # (N,) int64, counted over all stores
+    store: np.ndarray  # (N,) int64, which of the stores
     instruction: np.ndarray  # (N,) int64, an index into instructions
     instructions: tuple[str, ...]
     run_end: np.ndarray  # (N,) int64, one past the last frame of the run; see :func:`runs`
@@ -61,6 +62,15 @@ class Frames:
         ends = self.run_end[indices][:, None]
         return self.target[np.minimum(ahead, ends - 1)], ahead >= ends
 
+    def past(self, indices: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The actions (B, P, A) float32 before ``indices``, oldest first, and which of them are padding, bool (B, P).
+
+        They never leave the run; padding repeats its first action.
+        """
+        behind = indices[:, None] - np.arange(count, 0, -1)
+        first = np.searchsorted(self.run_end, self.run_end[indices])[:, None]  # runs end one after the other
+        return self.target[np.maximum(behind, first)], behind < first
+
 
 @dataclass(frozen=True)
 class Split:
@@ -77,8 +87,8 @@ def load_frames(paths: Sequence[str | Path], where: str = "data") -> tuple[Frame
     """All committed frames of the stores, and a digest of their content.
 
     Raises:
-        TandemError: a store is missing, damaged or empty, embodiments differ, nothing in them has a target, or they
-            do not fit into memory.
+        TandemError: a store is missing, damaged or empty, embodiments differ, stores share episodes, nothing in them
+            has a target, or they do not fit into memory.
     """
     from tandem_datasets.store import Store
 
@@ -92,6 +102,7 @@ def load_frames(paths: Sequence[str | Path], where: str = "data") -> tuple[Frame
         if store.embodiment != embodiment:
             difference = first_difference(embodiment.to_dict(), store.embodiment.to_dict())
             raise TandemError(f"{where}: {path} is of another embodiment than {paths[0]}: {difference}")
+    _check_apart(paths, stores, where)
     _check_memory(embodiment, sum(store.n_frames for store in stores), where)
     parts = [_read(store) for store in stores]
     whole = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
@@ -115,6 +126,7 @@ def load_frames(paths: Sequence[str | Path], where: str = "data") -> tuple[Frame
         target=target,
         origin=origin,
         episode=episode,
+        store=np.repeat(np.arange(len(stores)), [store.n_frames for store in stores]),
         instruction=instruction,
         instructions=tuple(instructions),
         run_end=runs(origin, episode, instruction),
@@ -159,6 +171,15 @@ def split_episodes(frames: Frames, fraction: float, seed: int) -> Split:
     held = np.random.default_rng([seed, 1]).permutation(episodes)[:count]
     outside = np.isin(owners, held)
     return Split(usable[~outside], usable[outside], len(episodes) - count, count, shared=False)
+
+
+def split_stores(frames: Frames, learn: int) -> Split:
+    """The first ``learn`` stores to learn from, the others to validate on."""
+    usable = frames.usable
+    sides = [usable[frames.store[usable] < learn], usable[frames.store[usable] >= learn]]
+    assert all(map(len, sides)), "a side without a target"
+    counts = [len(np.unique(frames.episode[side])) for side in sides]
+    return Split(sides[0], sides[1], counts[0], counts[1], shared=False)
 
 
 def statistics(frames: Frames, indices: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
@@ -225,6 +246,21 @@ def _instructions(store: Any, codes: np.ndarray, places: Mapping[str, int]) -> n
             f"data: {store.path}: instruction codes {codes.min()}..{codes.max()} (allowed: 0..{len(texts) - 1})"
         )
     return np.array([places[text] for text in texts], np.int64)[codes]
+
+
+def _check_apart(paths: Sequence[str | Path], stores: Sequence[Any], where: str) -> None:
+    """Raises TandemError if an episode is in two stores: it could then be learned from and validated on."""
+    if len(stores) == 1:
+        return
+    owners: dict[str, str | Path] = {}
+    for path, store in zip(paths, stores, strict=True):
+        uuids = {info.uuid for info in store.infos()}
+        twice = sorted(uuids & owners.keys())
+        if twice:
+            raise TandemError(
+                f"{where}: {path} holds {len(twice)} episodes of {owners[twice[0]]} (allowed: each episode once)"
+            )
+        owners |= dict.fromkeys(uuids, path)
 
 
 def _check_memory(embodiment: Embodiment, frames: int, where: str) -> None:

@@ -103,7 +103,7 @@ def _table(section: str, entries: dict[str, dict[str, Any]]):
     table.add_column(no_wrap=True, style="cyan")
     table.add_column(overflow="fold")
     for name, facts in entries.items():
-        lines = _environment_lines(facts) if section == "env" else _lines(facts)
+        lines = {"env": _environment_lines, "data": _data_lines}.get(section, _lines)(facts)
         table.add_row(name, escape("\n".join(lines)))
     return table
 
@@ -116,6 +116,12 @@ def _environment_lines(facts: dict[str, Any]) -> list[str]:
     heard = "hears an instruction" if facts["instruction"] else "no instruction"
     lines = [f"{facts['id']}, {facts['rate_hz']:g} Hz, {heard}"]
     return lines + [f"{part}: {', '.join(facts[part]) or 'none'}" for part in ("cameras", "state", "action")]
+
+
+def _data_lines(facts: dict[str, Any]) -> list[str]:
+    splits = {key: value for key, value in facts["settings"].items() if isinstance(value, dict)}
+    shown = [f"{name} {values['samples']} (seed {values['seed']})" for name, values in splits.items()]
+    return [facts["about"], ", ".join(shown)]
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:

@@ -14,10 +14,10 @@ PACKAGES = ("tandem_datasets", "tandem_sim", "tandem_policies", "tandem_training
 
 
 @cache
-def code_digest() -> str:
-    """A short hash over every source and configuration file of Tandem's packages."""
+def code_digest(packages: tuple[str, ...] = PACKAGES) -> str:
+    """A short hash over every source and configuration file of Tandem's packages, or of some of them."""
     digest = hashlib.sha256()
-    for package in PACKAGES:
+    for package in packages:
         spec = find_spec(package)
         for folder in (spec.submodule_search_locations or ()) if spec else ():
             for path in sorted(Path(folder).rglob("*")):

@@ -2,8 +2,10 @@
 
     tandem eval policy=outputs/nano/best env=blockfind episodes=200
     tandem eval policy=expert env=blockfind backend=ros2 ros.mode=realtime
+    tandem eval policy=outputs/static/best data=blockfind_static
 
-Episode i uses seed + i. Writes metrics.json, a plot and films of some successes and failures to out.
+Episode i uses seed + i. Writes metrics.json, a plot and films of some successes and failures to out. With data= nothing
+is rolled out: the policy's actions are compared with recorded ones, of the test split or of any stores.
 """
 
 from dataclasses import replace
@@ -15,6 +17,13 @@ def main(argv: list[str]) -> int:
 
     config = parse("eval", argv, __doc__)
     if config is None:
+        return 0
+    if config.data is not None:
+        from tandem_training.offline import run_offline
+        from tandem_training.validate import at_least
+
+        at_least("tandem eval", threads=(config.threads, 1))
+        run_offline(config)
         return 0
     return _run(config)
 

@@ -7,19 +7,21 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from tandem_datasets.embodiment import ActionKind, Embodiment
+from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError
 from tandem_policies.files import save
 from tandem_policies.network import PolicyNetwork, create
-from tandem_training.data import Frames, Order, Origin, Split, load_frames, split_episodes, statistics
+from tandem_training.ablation import ablated
+from tandem_training.accuracy import are_directions, directions, errors
+from tandem_training.data import Frames, Order, Origin, Split, load_frames, split_episodes, split_stores, statistics
 from tandem_training.engine.settings import TrainerSettings
+from tandem_training.named_data import training_stores
 from tandem_training.stages.base import Batch, Best, Shard, Stage
 
-_SAME_WAY = 0.8  # cosine above which two directions count as equal
-_STANDS = 0.1  # of the action's range: a shorter target has no direction
 _VAL_BATCH = 256
+_FIRST_LOOK = 256  # samples that a fresh network may look at before its first step
+_SHOWN = 16  # validation samples on a sheet of predictions
 
 
 @dataclass(kw_only=True)
@@ -42,24 +44,54 @@ class PolicyStage(Stage):
         """``loss``; ``action_l2``, the mean Euclidean error of the actions that would be played, in units; and where
         actions are directions their mean ``direction_cosine`` and ``direction_accuracy``.
         """
-        played = self.module.config.n_action_steps
-        losses, predicted, wanted, real = [], [], [], []
-        for at in range(0, len(self.validation), _VAL_BATCH):
-            batch = {
-                key: value.to(self.module.device)
-                for key, value in self._gather(self.validation[at : at + _VAL_BATCH]).items()
-            }
-            losses.append(self.module.loss(batch)[0].float() * len(batch["action"]))
-            predicted.append(self.module.predict(batch)[:, :played].float())
-            wanted.append(batch["action"][:, :played])
-            real.append(~batch["action_is_pad"][:, :played])
-        ours, theirs, there = torch.cat(predicted), torch.cat(wanted), torch.cat(real)
-        misses = (ours - theirs).norm(dim=-1)[there]
-        metrics = {"loss": float(torch.stack(losses).sum() / len(self.validation)), "action_l2": float(misses.mean())}
+        losses: list[Tensor] = []
+        ours, theirs, there = self._predictions(self.validation, losses)
+        loss = float(torch.stack(losses).sum() / len(self.validation))
+        metrics = {"loss": loss, "action_l2": float(errors(ours, theirs)[there].mean())}
         return metrics | _directions(self.module.embodiment, ours[there], theirs[there])
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """``predictions``: a sheet of validation samples with what was asked, the true and the predicted action."""
+        from tandem_training.sheets import Case, sheet
+
+        shown = _thinned(self.validation, _SHOWN)
+        ours, theirs, there = self._predictions(shown)
+        embodiment, frames = self.module.embodiment, self.frames
+        cases = [
+            Case(
+                images={name: images[index] for name, images in frames.images.items()},
+                state=frames.state[index],
+                instruction=frames.instructions[frames.instruction[index]],
+                theirs=theirs[place][there[place]],
+                ours=ours[place][there[place]],
+            )
+            for place, index in enumerate(shown)
+        ]
+        return {"predictions": sheet(embodiment, cases)}
 
     def save(self, folder: Path) -> None:
         save(self.module, folder)
+
+    def _predictions(
+        self, indices: np.ndarray, losses: list[Tensor] | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Predicted and true actions (N, P, A) of those that would be played, and which are no padding (N, P).
+
+        ``losses`` takes the loss of each batch times its size.
+        """
+        played = self.module.config.n_action_steps
+        found: list[tuple[np.ndarray, ...]] = []
+        for at in range(0, len(indices), _VAL_BATCH):
+            gathered = self._gather(indices[at : at + _VAL_BATCH])
+            batch = {key: value.to(self.module.device) for key, value in gathered.items()}
+            with torch.no_grad():
+                if losses is not None:
+                    losses.append(self.module.loss(batch)[0].float() * len(batch["action"]))
+                chunk = self.module.predict(batch)[:, :played].float()
+            columns = chunk, batch["action"][:, :played], ~batch["action_is_pad"][:, :played]
+            found.append(tuple(column.cpu().numpy() for column in columns))
+        ours, theirs, there = (np.concatenate(column) for column in zip(*found, strict=True))
+        return ours, theirs, there
 
     def _gather(self, indices: np.ndarray) -> dict[str, Tensor]:
         frames = self.frames
@@ -67,6 +99,9 @@ class PolicyStage(Stage):
         steps = self.module.n_obs_steps
         seen = indices if steps == 1 else frames.history(indices, steps)
         batch = {f"images.{name}": torch.from_numpy(images[seen]) for name, images in frames.images.items()}
+        if self.module.n_past_actions:
+            past, past_is_pad = frames.past(indices, self.module.n_past_actions)
+            batch |= {"past_action": torch.from_numpy(past), "past_action_is_pad": torch.from_numpy(past_is_pad)}
         spoken = torch.from_numpy(frames.instruction[indices])
         return batch | {
             "state": torch.from_numpy(frames.state[seen]),
@@ -84,12 +119,9 @@ def build(config: Any, trainer: TrainerSettings) -> PolicyStage:
     """
     from omegaconf import OmegaConf
 
-    data: Any = OmegaConf.select(config, "data")
-    data = OmegaConf.to_container(data) if OmegaConf.is_config(data) else data
-    paths = [data] if isinstance(data, str) else data
-    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-        raise TandemError(f"data is {data} (allowed: a store, or a list of stores '[a,b]')")
-    frames, digest = load_frames(paths)
+    stores = training_stores(OmegaConf.select(config, "data"))
+    frames, digest = load_frames([*stores.learn, *stores.validate])
+    frames = ablated(frames, config.stage.ablate, config.seed)
     torch.manual_seed(config.seed)
     values: dict[str, Any] = OmegaConf.to_container(config.policy)  # type: ignore[assignment]
     network = create(values.pop("type"), frames.embodiment, **values)
@@ -99,10 +131,14 @@ def build(config: Any, trainer: TrainerSettings) -> PolicyStage:
             f"policy.chunk_size is {network.chunk_size} "
             f"(allowed: 1..{longest}, the longest stretch of targets in the data)"
         )
-    split = split_episodes(frames, _fraction(config.stage.val_fraction), config.seed)
+    fraction = _fraction(config.stage.val_fraction)
+    if stores.validate:
+        split = split_stores(frames, len(stores.learn))
+    else:
+        split = split_episodes(frames, fraction, config.seed)
     network.set_statistics(statistics(frames, split.train))
-    facts = {"data": paths, **_facts(frames, split)}
-    return PolicyStage(
+    facts = {"data": [*stores.learn, *stores.validate], **_facts(frames, split)}
+    stage = PolicyStage(
         name="policy",
         module=network,
         best=Best("action_l2"),
@@ -114,6 +150,8 @@ def build(config: Any, trainer: TrainerSettings) -> PolicyStage:
         validation=_thinned(split.validation, config.stage.val_frames),
         tokens=network.tokenize(frames.instructions),
     )
+    network.start(stage._gather(_thinned(split.train, _FIRST_LOOK)))
+    return stage
 
 
 def _fraction(value: Any) -> float:
@@ -156,18 +194,14 @@ def _notes(facts: dict[str, Any]) -> list[str]:
     return notes
 
 
-def _directions(embodiment: Embodiment, ours: Tensor, theirs: Tensor) -> dict[str, float]:
+def _directions(embodiment: Embodiment, ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
     """Cosine metrics over actions (N, A), where the action is a displacement in a plane or in space."""
-    scalars = embodiment.action
-    kinds = {scalar.kind for scalar in scalars}
-    if not 2 <= len(scalars) <= 3 or len({scalar.unit for scalar in scalars}) > 1 or ActionKind.ABSOLUTE in kinds:
+    if not are_directions(embodiment):
         return {}
-    reach = max(max(abs(scalar.low), abs(scalar.high)) for scalar in scalars)
-    moves = theirs.norm(dim=-1) > _STANDS * reach
-    if not moves.any():
+    found = directions(embodiment, ours, theirs)
+    if not found.moves.any():
         return {}
-    cosines = F.cosine_similarity(ours[moves], theirs[moves], dim=-1)
     return {
-        "direction_cosine": float(cosines.mean()),
-        "direction_accuracy": float((cosines > _SAME_WAY).float().mean()),
+        "direction_cosine": float(found.cosine[found.moves].mean()),
+        "direction_accuracy": float(found.right[found.moves].mean()),
     }

@@ -1,0 +1,65 @@
+"""The stage ``policy`` on named data and on recorded episodes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tandem_datasets.errors import TandemError
+from tandem_training.cli import main
+from tandem_training.config import compose
+from tandem_training.engine.settings import TrainerSettings
+from tandem_training.stages import build_stage
+
+SMALL = ["policy.dim=32", "policy.fusion_heads=4"]
+
+
+def build(*overrides):
+    config = compose("train", [*SMALL, *overrides])
+    return build_stage(config, TrainerSettings.from_mapping(dict(config.trainer)))
+
+
+def test_named_data_validate_on_their_own_split(small_static):
+    stage = build("data=blockfind_static", "preset=static")
+    assert (len(stage.validation), stage.facts["episodes_train"]) == (24, 48)
+    assert set(stage.frames.store[stage.validation]) == {1}
+    learned = np.concatenate([stage.order(index) for index in range(4)])
+    assert set(stage.frames.store[learned]) == {0}
+    assert set(stage.validate()) == {"loss", "action_l2", "direction_cosine", "direction_accuracy"}
+
+
+def test_the_benchmark_trains_by_its_name(small_static):
+    arguments = ["data=blockfind_static", "preset=static", "trainer.max_steps=4", "trainer.batch_size=8", "out=out"]
+    assert main(["train", *SMALL, *arguments]) == 0
+    metrics = json.loads(Path("out/metrics.json").read_text())
+    assert metrics["data"] == [str(small_static.store(split)) for split in ("train", "validation")]
+    assert main(["train", *SMALL, *arguments, "resume=true"]) == 0
+
+
+def test_chunks_longer_than_a_sample_are_refused(small_static):
+    with pytest.raises(TandemError, match=r"chunk_size is 4 \(allowed: 1\.\.1"):
+        build("data=blockfind_static")
+
+
+def test_pictures_show_validation_samples(small_static, tmp_path, record):
+    stages = [
+        build("data=blockfind_static", "preset=static"),
+        build(f"data={record(tmp_path / 'a', ['eeeee', 'ee|ee'])}", "policy.n_action_steps=2"),
+    ]
+    for stage in stages:
+        stage.module.eval()
+        pictures = stage.pictures()
+        assert set(pictures) == {"predictions"}
+        picture = pictures["predictions"]
+        assert (picture.dtype, picture.ndim, picture.shape[2]) == (np.uint8, 3, 3)
+        np.testing.assert_array_equal(picture, stage.pictures()["predictions"])
+
+
+def test_controls_reach_the_batches(small_static):
+    base = ("data=blockfind_static", "preset=static")
+    dark = build(*base, "stage.ablate=language_only")
+    assert not dark.frames.images["top"].any()
+    assert build(*base, "stage.ablate=vision_only").tokens["tokens"].shape[0] == 1
+    with pytest.raises(TandemError, match="did you mean 'shuffled'"):
+        build(*base, "stage.ablate=shufled")
