@@ -3,7 +3,7 @@
 ``config.json`` holds ``type``, LeRobot's features, the fields of the type's config and the whole ``embodiment``;
 ``model.safetensors`` the weights and the statistics; ``tokenizer.json`` the tokenizer; some networks have further texts
 of their own (:meth:`tandem_policies.network.PolicyNetwork.assets`); the two processor files are
-LeRobot's and empty, because normalisation happens inside the network. Pickles are never opened.
+LeRobot's and change next to nothing, because normalisation happens inside the network. Pickles are never opened.
 """
 
 import json
@@ -18,20 +18,23 @@ from torch.overrides import TorchFunctionMode
 
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError
-from tandem_policies.network import PolicyNetwork
+from tandem_policies.network import Assets, PolicyNetwork
+from tandem_policies.processors import PROCESSOR_FILES
 from tandem_policies.registry import config_class, network_class, policy_types
 from tandem_policies.replacing import replacing_directory
+from tandem_policies.settings import PolicyConfig
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-PROCESSORS = ("policy_preprocessor", "policy_postprocessor")
+EMBODIMENT = "embodiment.json"  # beside the files of a LeRobot policy, whose config has no place for it
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _LARGEST_CONFIG_BYTES = 4 * 2**20
 _LARGEST_ASSET_BYTES = 64 * 2**20
 
-# What LeRobot's own config base adds; it says nothing about the network.
+# What LeRobot's config base and its adapters' (adapters/configuration.py) add; it says nothing about the network.
 _LEROBOT_KEYS = {
     "n_obs_steps", "device", "use_amp", "use_peft", "push_to_hub", "repo_id", "private", "tags", "license",
     "pretrained_path", "pretrained_revision", "normalization_mapping",
+    "optimizer_lr", "optimizer_weight_decay", "optimizer_grad_clip_norm", "scheduler_warmup_steps",
 }  # fmt: skip
 
 
@@ -66,14 +69,14 @@ def load_network(directory: str | Path, device: str | torch.device = "cpu") -> P
     where = str(path / CONFIG)
     name = config.pop("type")
     embodiment = Embodiment.from_dict(config.pop("embodiment"), where)
-    wanted = json.loads(json.dumps(_features(embodiment)))
+    wanted = json.loads(json.dumps(policy_features(embodiment)))
     for key, features in wanted.items():
         if config.pop(key) != features:
             raise TandemError(f"{where}: {key} contradict the embodiment (wanted: {json.dumps(features)})")
     own = {key: value for key, value in config.items() if key not in _LEROBOT_KEYS}
     settings = config_class(name, where).from_dict(own, where)
     network_type = network_class(name, where)
-    assets = {asset: _read_asset(path / asset) for asset in network_type.asset_names(settings)}
+    assets = read_assets(path, network_type, settings)
     try:
         with torch.device("meta"), _Uninitialised():
             outline = network_type(settings, embodiment, assets).state_dict()
@@ -87,6 +90,19 @@ def load_network(directory: str | Path, device: str | torch.device = "cpu") -> P
     return network.to(device).eval()
 
 
+def own_types() -> list[str]:
+    """What ``config.json`` of one of our own networks may name; a network of type ``lerobot`` names LeRobot's type."""
+    return [name for name in policy_types() if name != "lerobot"]
+
+
+def is_lerobots(directory: Path) -> bool:
+    """Whether a directory names a policy type that is not ours; TandemError if it is no policy directory at all."""
+    _refuse_wrong_places(directory)
+    file = directory / CONFIG
+    name = read_json(file).get("type") if file.is_file() else None
+    return isinstance(name, str) and name not in own_types()
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """``config.json`` of a policy directory, its ``type`` one of ours and the keys that all have present.
 
@@ -96,6 +112,21 @@ def read_config(path: Path) -> dict[str, Any]:
     file = path / CONFIG
     if not file.is_file():
         raise TandemError(f"{path}: no {CONFIG} (wanted: a policy directory with {CONFIG} and {WEIGHTS})")
+    config = read_json(file)
+    missing = [key for key in ("type", "embodiment", "input_features", "output_features") if key not in config]
+    name = config.get("type")
+    if name is not None and name not in own_types():
+        ours = ", ".join(own_types())
+        raise TandemError(
+            f"{file}: type is {name!r:.60} (allowed: {ours}; LeRobot's own policies are opened by tandem_policies.load)"
+        )
+    if missing:
+        raise TandemError(f"{file}: lacks {', '.join(missing)}")
+    return config
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file from others; TandemError if it is none, or too large."""
     try:
         if file.stat().st_size > _LARGEST_CONFIG_BYTES:
             raise TandemError(f"{file}: {file.stat().st_size} bytes (allowed: {_LARGEST_CONFIG_BYTES})")
@@ -104,42 +135,49 @@ def read_config(path: Path) -> dict[str, Any]:
         raise TandemError(f"{file}: not JSON: {str(error)[:120]}") from None
     if not isinstance(config, dict):
         raise TandemError(f"{file}: is a {type(config).__name__} (wanted: an object)")
-    missing = [key for key in ("type", "embodiment", "input_features", "output_features") if key not in config]
-    name = config.get("type")
-    if name is not None and name not in policy_types():
-        ours = ", ".join(policy_types())
-        raise TandemError(
-            f"{file}: type is {name!r:.60} (allowed: {ours}; LeRobot's own policies are not served by this version)"
-        )
-    if missing:
-        raise TandemError(f"{file}: lacks {', '.join(missing)}")
     return config
 
 
-def write_layout(network: PolicyNetwork, folder: Path) -> None:
-    """The files of one of our own networks, into an empty folder."""
+def read_assets(folder: Path, network_type: type[PolicyNetwork], settings: PolicyConfig) -> Assets:
+    """The texts that a network of this type and config is built from; TandemError for one that cannot be read."""
+    return {asset: _read_asset(folder / asset) for asset in network_type.asset_names(settings)}
+
+
+def load_weights(network: PolicyNetwork, file: Path) -> None:
+    """Takes the weights and statistics of a safetensors file.
+
+    Raises:
+        TandemError: it is missing or damaged, has other names or shapes, or numbers that are not finite.
+    """
+    _compare(file, network.state_dict())
+    network.load_state_dict(_read_weights(file))
+
+
+def write_layout(network: PolicyNetwork, folder: Path, tensors: Mapping[str, torch.Tensor] | None = None) -> None:
+    """The files of one of our own networks, into a folder; ``tensors`` stand for its own weights where given."""
     config = {
         "type": network.policy_type,
         "n_obs_steps": 1,
-        **_features(network.embodiment),
+        **policy_features(network.embodiment),
         "normalization_mapping": dict.fromkeys(("VISUAL", "STATE", "ACTION"), "IDENTITY"),
         **network.config.to_dict(),
         "embodiment": network.embodiment.to_dict(),
     }
     _write_json(folder / CONFIG, config)
-    for name in PROCESSORS:
-        _write_json(folder / f"{name}.json", {"name": name, "steps": []})
+    for name, content in PROCESSOR_FILES.items():
+        _write_json(folder / name, content)
     for name, text in network.assets().items():
         (folder / name).write_text(text, "utf-8")
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    weights = network.state_dict() if tensors is None else tensors
+    plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    save_file(plain, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
-def _features(embodiment: Embodiment) -> dict[str, dict[str, Any]]:
+def policy_features(embodiment: Embodiment) -> dict[str, dict[str, Any]]:
     """LeRobot's policy features; images as (C, H, W)."""
     inputs: dict[str, Any] = {}
     for camera in embodiment.cameras:
