@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import draccus
@@ -110,7 +111,7 @@ def features(config: LerobotConfig, embodiment: Embodiment) -> dict[str, dict[st
         height, width, channels = camera.shape
         inputs[IMAGES + camera.name] = {"type": "VISUAL", "shape": [channels, height, width]}
     size = embodiment.state_dim
-    heard = kind(config.policy).embedding if embodiment.hears_instruction else None
+    heard = embedding_key(config, embodiment)
     if heard == STATE:
         size += config.embedding_size
     if size:
@@ -119,6 +120,30 @@ def features(config: LerobotConfig, embodiment: Embodiment) -> dict[str, dict[st
         inputs[ENVIRONMENT_STATE] = {"type": "ENV", "shape": [config.embedding_size]}
     action = {"type": "ACTION", "shape": [embodiment.action_dim]}
     return {"input_features": inputs, "output_features": {ACTION: action}}
+
+
+def embedding_key(config: LerobotConfig, embodiment: Embodiment) -> str | None:
+    """The feature that the instruction's embedding is in; None if there is none."""
+    return kind(config.policy).embedding if embodiment.hears_instruction and config.embedding_size else None
+
+
+@contextmanager
+def weights_come_later(config: PreTrainedConfig) -> Iterator[None]:
+    """Inside, a policy fetches no pretrained weights: its own ones replace them anyway."""
+    fields: dict[str, Any] = {
+        "pretrained_backbone_weights": None,
+        "load_vlm_weights": False,
+        "pretrained_path": Path(),  # EO-1 then builds its backbone from the config
+        "compile_model": False,
+    }
+    before = {name: getattr(config, name) for name in fields if hasattr(config, name)}
+    for name in before:
+        setattr(config, name, fields[name])
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(config, name, value)
 
 
 def make_policy(config: PreTrainedConfig, where: str) -> PreTrainedPolicy:

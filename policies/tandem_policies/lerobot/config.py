@@ -16,7 +16,7 @@ class LerobotConfig(PolicyConfig):
     policy: str = ""  # LeRobot's name of the type: act, diffusion, smolvla ...
     chunk_size: int = setting(4, 1, 1024)  # LeRobot's chunk_size; of a horizon, what begins at the newest observation
     n_action_steps: int = setting(1, 1, 1024)
-    embedding_size: int = setting(64, 8, MOST)  # of the instruction, for policies without language
+    embedding_size: int = setting(64, 0, MOST)  # of the instruction, for policies without language; 0: none
     options: dict = dataclasses.field(default_factory=dict)  # fields of LeRobot's config class: {name: value}
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ class Kind:
 
     chunk: str = "chunk_size"  # the field of a chunk's length; "horizon" counts from the oldest observation on
     embedding: str | None = None  # where the instruction's embedding goes; None: the policy reads the text itself
+    history: bool = False  # its observations have a time axis, even of one step
     queues: bool = False  # its predictions look at its own queues of observations
     noise: str | None = None  # the config's field of the width of the noise that its predictions take; "": the action's
     plays_all: bool = False  # always plays its whole chunk
@@ -18,9 +19,9 @@ class Kind:
 
 KINDS = {
     "act": Kind(embedding=ENVIRONMENT_STATE),
-    "diffusion": Kind("horizon", embedding=ENVIRONMENT_STATE, noise=""),
-    "vqbet": Kind("action_chunk_size", embedding=STATE, queues=True, plays_all=True),
-    "multi_task_dit": Kind("horizon", queues=True),
+    "diffusion": Kind("horizon", embedding=ENVIRONMENT_STATE, history=True, noise=""),
+    "vqbet": Kind("action_chunk_size", embedding=STATE, history=True, queues=True, plays_all=True),
+    "multi_task_dit": Kind("horizon", history=True, queues=True),
     "smolvla": Kind(noise="max_action_dim"),
     "pi0": Kind(noise="max_action_dim"),
     "eo1": Kind(),

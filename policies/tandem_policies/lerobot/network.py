@@ -1,6 +1,7 @@
 """A LeRobot policy as a network of Tandem's: our batches and units outside, its own processors and losses inside."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from tandem_datasets.policy import NoiseKey
 from tandem_policies.lerobot import building, predicting, starting
 from tandem_policies.lerobot.building import IMAGES, Pipelines
 from tandem_policies.lerobot.config import LerobotConfig
-from tandem_policies.lerobot.kinds import ENVIRONMENT_STATE, STATE, kind
+from tandem_policies.lerobot.kinds import STATE, kind
 from tandem_policies.lerobot.steps import InstructionEmbeddingStep
 from tandem_policies.network import Assets, Batch, PolicyNetwork
 
-_PIXEL_QUANTITIES = ("mean", "std", "min", "max")
+_QUANTITIES = ("mean", "std", "min", "max")
+_UNCHANGED = {"mean": 0.0, "std": 1.0, "min": -1.0, "max": 1.0}  # with these, normalising changes nothing
 
 
 class LerobotPolicy(PolicyNetwork):
@@ -36,11 +38,13 @@ class LerobotPolicy(PolicyNetwork):
         self.config: LerobotConfig = config
         self._where = f"policy 'lerobot/{config.policy}'"
         self._kind = kind(config.policy)
+        self._embedded_in = building.embedding_key(config, embodiment)
         settings = building.lerobot_config(config, embodiment)
         self.n_obs_steps, self.n_past_actions, self._window = building.time_window(settings)
-        self.policy = building.make_policy(settings, self._where)
+        with building.weights_come_later(settings) if assets is not None else nullcontext():
+            self.policy = building.make_policy(settings, self._where)
         for camera in embodiment.cameras:
-            for quantity in _PIXEL_QUANTITIES:
+            for quantity in _QUANTITIES:
                 start = torch.ones(3) if quantity in ("std", "max") else torch.zeros(3)
                 self.register_buffer(_pixels(camera.name, quantity), start)
         self.register_buffer("vqvae_steps", torch.zeros((), dtype=torch.long))  # LeRobot's count is no buffer
@@ -122,7 +126,15 @@ class LerobotPolicy(PolicyNetwork):
         self._pipelines = None
 
     def take_processors(self, pipelines: Pipelines) -> None:
-        """Uses these processors instead of those that LeRobot would make."""
+        """Uses these processors, and their statistics, instead of those that LeRobot would make."""
+        for state in pipelines[0].state_dict().values():
+            for name, values in state.items():
+                key, _, quantity = name.rpartition(".")
+                buffer = self._statistic(key, quantity)
+                if buffer is not None:
+                    if values.numel() < buffer.numel() or not torch.isfinite(values).all():
+                        raise TandemError(f"{self._where}: statistics of {key} are no {buffer.numel()} finite numbers")
+                    buffer.copy_(values.flatten()[: buffer.numel()])
         self._pipelines = (self.device, pipelines)
 
     def processors(self) -> Pipelines:
@@ -152,32 +164,34 @@ class LerobotPolicy(PolicyNetwork):
             raw[IMAGES + camera.name] = pixels.float() / 255
         if self.embodiment.state_dim:
             raw[STATE] = batch["state"]
+        if self._kind.history and self.n_obs_steps == 1:
+            raw = {key: value.unsqueeze(1) for key, value in raw.items()}
         if self.embodiment.hears_instruction:
             raw["task"] = [bytes(row).rstrip(b"\0").decode("utf-8", "replace") for row in batch["text"].cpu().numpy()]
         return raw
 
     def _embedding(self) -> InstructionEmbeddingStep | None:
-        if self._kind.embedding is None or not self.embodiment.hears_instruction:
-            return None
-        return InstructionEmbeddingStep(self.config.embedding_size, self._kind.embedding)
+        return InstructionEmbeddingStep(self.config.embedding_size, self._embedded_in) if self._embedded_in else None
+
+    def _statistic(self, key: str, quantity: str) -> Tensor | None:
+        """The buffer of a statistic by LeRobot's key."""
+        name = {STATE: "state", "action": "action"}.get(key, f"images_{key.removeprefix(IMAGES)}")
+        return dict(self.named_buffers(recurse=False)).get(f"{name}_{quantity}")
 
     def _statistics(self) -> dict[str, dict[str, Tensor]]:
-        """LeRobot's statistics from the buffers; what is appended to the state keeps its numbers."""
+        """LeRobot's statistics; what is appended to the state keeps its numbers."""
+        keys = [STATE, "action", *(IMAGES + camera.name for camera in self.embodiment.cameras)]
         made: dict[str, dict[str, Tensor]] = {}
-        for key, name in ((STATE, "state"), ("action", "action")):
-            columns = {quantity: self.get_buffer(f"{name}_{quantity}") for quantity in _PIXEL_QUANTITIES}
-            if key == STATE and self._kind.embedding == STATE and self.embodiment.hears_instruction:
-                rest = {"mean": 0.0, "std": 1.0, "min": -1.0, "max": 1.0}
-                size = self.config.embedding_size
-                columns = {q: torch.cat([v, v.new_full((size,), rest[q])]) for q, v in columns.items()}
-            if len(columns["mean"]):
-                made[key] = columns
-        for camera in self.embodiment.cameras:
-            made[IMAGES + camera.name] = {
-                quantity: self.get_buffer(_pixels(camera.name, quantity)).view(3, 1, 1)
-                for quantity in _PIXEL_QUANTITIES
-            }
-        return {key: {q: value.detach().clone() for q, value in row.items()} for key, row in made.items()}
+        for key in keys:
+            for quantity in _QUANTITIES:
+                buffer = self._statistic(key, quantity)
+                assert buffer is not None, key
+                values = buffer.detach().clone()
+                if key == self._embedded_in:
+                    values = torch.cat([values, values.new_full((self.config.embedding_size,), _UNCHANGED[quantity])])
+                if values.numel():
+                    made.setdefault(key, {})[quantity] = values.view(-1, 1, 1) if key.startswith(IMAGES) else values
+        return made
 
 
 Network = LerobotPolicy

@@ -71,8 +71,7 @@ def _fill_queues(policy: PreTrainedPolicy, batch: dict[str, Any]) -> dict[str, A
     batch = {**batch, _IMAGES: torch.stack([batch[key] for key in cameras], dim=-4)} if cameras else batch
     for key in queues:
         if key in batch:
-            rows = batch[key] if policy.config.n_obs_steps > 1 else batch[key].unsqueeze(1)
-            queues[key].extend(rows.unbind(1))
+            queues[key].extend(batch[key].unbind(1))
     return batch
 
 
