@@ -12,6 +12,7 @@ STAMP=$VENV/.tandem-setup
 BUSY=$VENV/.tandem-setup-busy
 PYTHON=3.12
 NEEDED_GB=7
+PLUGINS=(policies/lerobot_policy_tandem sim/lerobot_env_tandem) # by these LeRobot's commands find Tandem
 
 say() { printf 'set-up: %s\n' "$*"; }
 die() {
@@ -20,7 +21,7 @@ die() {
 }
 
 # What .venv was built from. The path counts too: console scripts and the editable install hold it.
-recipe() { pwd -P && cat requirements.lock pyproject.toml; }
+recipe() { pwd -P && cat requirements.lock pyproject.toml "${PLUGINS[@]/%//pyproject.toml}"; }
 
 ready() { [[ -x $VENV/bin/tandem && ! -e $BUSY ]] && recipe | cmp -s - "$STAMP" && runs "$VENV/bin/python"; }
 
@@ -142,7 +143,8 @@ build() {
     say "installing requirements.lock"
     "$uv" pip install --python "$VENV/bin/python" -r requirements.lock ||
         die "packages could not be installed. If the network is the reason: an index or mirror goes into UV_DEFAULT_INDEX or PIP_INDEX_URL."
-    "$uv" pip install --quiet --python "$VENV/bin/python" --no-deps --editable . || die "Tandem itself could not be installed."
+    "$uv" pip install --quiet --python "$VENV/bin/python" --no-deps --editable . "${PLUGINS[@]/#/--editable=./}" ||
+        die "Tandem itself could not be installed."
     "$VENV/bin/tandem" --version >/dev/null || die "the tandem command does not start."
     recipe >"$STAMP"
     rm -f -- "$BUSY"

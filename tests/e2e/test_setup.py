@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+PLUGINS = ("policies/lerobot_policy_tandem", "sim/lerobot_env_tandem")
 BROKEN_SHIM = "#!/bin/sh\necho 'pyenv: python3.12: command not found' >&2\nexit 127\n"
 UV = """#!/bin/sh
 echo "$@" >> "{log}"
@@ -31,7 +32,9 @@ def checkout(tmp_path):
     (tmp_path / "bin").mkdir()
     shutil.copy(ROOT / "scripts/setup.sh", root / "scripts")
     (root / "requirements.lock").write_text("uv==9\n")
-    (root / "pyproject.toml").write_text("[project]\n")
+    for project in (".", *PLUGINS):
+        (root / project).mkdir(parents=True, exist_ok=True)
+        (root / project / "pyproject.toml").write_text("[project]\n")
     write(tmp_path / "bin/uv", UV.format(log=tmp_path / "uv.log", python=sys.executable))
     return root
 
@@ -78,7 +81,7 @@ def test_a_shim_that_does_not_run_is_passed_over_for_pyenv(checkout):
     calls = asked_of_uv(checkout)
     assert [call.split()[0] for call in calls] == ["venv", "pip", "pip"]
     assert f"--python {sys._base_executable} .venv" in calls[0]  # type: ignore[attr-defined]
-    assert calls[2].endswith("--no-deps --editable .")
+    assert calls[2].endswith("--no-deps --editable . " + " ".join(f"--editable=./{plugin}" for plugin in PLUGINS))
 
 
 def test_a_second_set_up_does_nothing(checkout):
@@ -95,6 +98,15 @@ def test_a_changed_lock_file_is_installed_into_the_same_environment(checkout):
     set_up(checkout)
     asked_of_uv(checkout)
     (checkout / "requirements.lock").write_text("uv==10\n")
+    assert set_up(checkout).returncode == 0
+    assert [call.split()[0] for call in asked_of_uv(checkout)] == ["pip", "pip"]
+
+
+def test_a_changed_plugin_is_installed_anew(checkout):
+    add_pyenv(checkout)
+    set_up(checkout)
+    asked_of_uv(checkout)
+    (checkout / PLUGINS[0] / "pyproject.toml").write_text("[project]\nversion = '2'\n")
     assert set_up(checkout).returncode == 0
     assert [call.split()[0] for call in asked_of_uv(checkout)] == ["pip", "pip"]
 

@@ -9,7 +9,7 @@ A policy type has three small modules beside its network, under the names that L
 import importlib
 from pathlib import Path
 
-from tandem_policies.registry import policy_types
+from tandem_policies.files import own_types
 
 
 def register() -> list[str]:
@@ -17,7 +17,7 @@ def register() -> list[str]:
     import tandem_policies.lerobot.steps  # noqa: F401 (registers them)
 
     root = Path(__file__).parents[1]
-    names = [name for name in policy_types() if (root / name / f"configuration_{name}.py").is_file()]
+    names = [name for name in own_types() if (root / name / f"configuration_{name}.py").is_file()]
     for name in names:
         importlib.import_module(f"tandem_policies.{name}.configuration_{name}")
     return names
