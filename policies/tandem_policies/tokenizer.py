@@ -1,7 +1,8 @@
 """Text to token ids: a byte-level BPE that covers any UTF-8 text, packaged as ``tokenizer.json``.
 
 ``python -m tandem_policies.tokenizer`` rebuilds the packaged file from :mod:`tandem_policies.corpus`. Byte-level BPE
-is the scheme of GPT-2 (Radford et al., 2019).
+is the scheme of GPT-2 (Radford et al., 2019). Other tokenizers come from :mod:`tandem_policies.tokenizer_source`; what
+is stored of any of them is this library's own JSON, so that a policy opens with it alone.
 """
 
 import sys
@@ -21,7 +22,10 @@ VOCAB_SIZE = 512
 
 
 class TextTokenizer:
-    """A tokenizer and the JSON text that it was read from, which travels with the weights."""
+    """A tokenizer and the JSON text that it was read from, which travels with the weights.
+
+    It pads with the token that its JSON names for padding, else with ``<pad>``.
+    """
 
     def __init__(self, text: str, where: str) -> None:
         try:
@@ -30,10 +34,13 @@ class TextTokenizer:
             raise TandemError(f"{where}: not a tokenizer: {str(error)[:120]}") from None
         self.text = text
         self.size = 1 + max(self._tokenizer.get_vocab().values(), default=0)  # ids are 0..size-1
-        pad = self._tokenizer.token_to_id(PAD)
+        token = (self._tokenizer.padding or {}).get("pad_token", PAD)
+        pad = self._tokenizer.token_to_id(token)
         if pad is None:
-            raise TandemError(f"{where}: the vocabulary lacks {PAD}")
-        self._pad: int = pad
+            raise TandemError(f"{where}: the vocabulary lacks {token}, to pad with")
+        self.pad: int = pad
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
         self._ids = lru_cache(maxsize=65536)(self._encode)
 
     def encode(self, texts: Sequence[str], longest: int) -> tuple[np.ndarray, np.ndarray]:
@@ -43,12 +50,16 @@ class TextTokenizer:
         """
         rows = [self._ids(text)[:longest] for text in texts]
         width = max([1, *map(len, rows)])
-        ids = np.full((len(rows), width), self._pad, np.int64)
+        ids = np.full((len(rows), width), self.pad, np.int64)
         mask = np.zeros((len(rows), width), np.bool_)
         for index, row in enumerate(rows):
             ids[index, : len(row)] = row
             mask[index, : len(row)] = True
         return ids, mask
+
+    def ids(self, text: str) -> tuple[int, ...]:
+        """The ids of a text alone, without a beginning or an end that the tokenizer would add."""
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, as normalised."""
@@ -56,7 +67,7 @@ class TextTokenizer:
 
     def _encode(self, text: str) -> tuple[int, ...]:
         # One text at a time: the library's batch call starts threads, which do not survive a fork.
-        return tuple(self._tokenizer.encode(text.encode("utf-8", "replace").decode(), add_special_tokens=False).ids)
+        return tuple(self._tokenizer.encode(text.encode("utf-8", "replace").decode()).ids)
 
 
 @cache

@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 
-from tandem_policies.settings import PolicyConfig, choice, setting
-
-TUNINGS = ("frozen", "lora", "full")
+from tandem_policies.pretrained.settings import BackboneSettings
+from tandem_policies.settings import choice, setting
 
 
 @dataclass(frozen=True)
-class TinyVLAConfig(PolicyConfig):
-    """Parts, widths and depths of a TinyVLA; see :class:`PolicyConfig` for errors."""
+class TinyVLAConfig(BackboneSettings):
+    """Parts, widths and depths of a TinyVLA; see :class:`PolicyConfig` for errors, its base for the backbones."""
 
     chunk_size: int = setting(4, 1, 1024)  # K, actions of one inference
     n_action_steps: int = setting(1, 1, 1024)  # how many of them are played before the next inference
@@ -40,13 +39,6 @@ class TinyVLAConfig(PolicyConfig):
     state_noise: float = setting(0.05, 0.0, 1.0)  # added to the state in training, in standard deviations
     dropout: float = setting(0.0, 0.0, 0.9)  # inside the blocks and the heads
     loss_beta: float = setting(0.1, 0.0, 100.0)  # normalised error below which the loss is quadratic; 0: L1
-    vision_backbone: str | None = None  # a pretrained image encoder, by Hugging Face name or folder; null: our own stem
-    vision_tuning: str = choice(*TUNINGS)  # what of the vision backbone is trained
-    language_backbone: str | None = None  # a pretrained text model, by name or folder; null: our own embedding
-    language_tuning: str = choice(*TUNINGS)  # what of the language backbone is trained
-    lora_rank: int = setting(8, 1, 1024)  # of the LoRA matrices, where a backbone is tuned by lora
-    lora_alpha: float = setting(16.0, 0.0, 4096.0)  # scale of LoRA: its output times alpha / rank
-    lora_targets: str | None = None  # ends of module names with LoRA, separated by commas; null: attention projections
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,6 +46,8 @@ class TinyVLAConfig(PolicyConfig):
             self.refuse("dim", self.dim, f"a multiple of 4 * heads = {4 * self.heads}")
         if self.dim % self.fusion_heads:
             self.refuse("dim", self.dim, f"a multiple of fusion_heads = {self.fusion_heads}")
+        if self.tokenizer_pad is not None and self.tokenizer is None and self.language_backbone is None:
+            self.refuse("tokenizer_pad", self.tokenizer_pad, "null for the packaged tokenizer, which has its own")
 
 
 Config = TinyVLAConfig

@@ -1,19 +1,30 @@
-"""TinyVLA: a ViT, a small language transformer, cross-attention between them and a continuous action head."""
+"""TinyVLA: what is seen and what is asked become tokens, a fusion makes features of them, a head makes actions.
+
+::
+
+    images.<camera> uint8 (B, H, W, 3) -> vision -> patches (B, N, D) --+
+                                                                        +-> fusion -> features (B, F) -+-> head -> chunk
+    tokens (B, L), tokens_mask (B, L) -> language -> text (B, Q + L, D) +                              |    (B, K, A)
+    state float32 (B, S), normalised -> linear -> (B, D) ----------------------------------------------+
+                                                                                                       +-> text decoder
+"""
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError
 from tandem_datasets.policy import NoiseKey
+from tandem_policies.attention import Stack
 from tandem_policies.network import Assets, Batch, PolicyNetwork, masked_mean
 from tandem_policies.tinyvla.config import TinyVLAConfig
-from tandem_policies.tinyvla.fusion import Fusion
-from tandem_policies.tinyvla.head import ActionHead
+from tandem_policies.tinyvla.fusion import FUSIONS
+from tandem_policies.tinyvla.head import HEADS
 from tandem_policies.tinyvla.language import LanguageEncoder, NoInstruction, Text
+from tandem_policies.tinyvla.speech import TextDecoder
 from tandem_policies.tinyvla.vision import VisionEncoder
 
 
@@ -25,76 +36,107 @@ class TinyVLA(PolicyNetwork):
     def __init__(self, config: TinyVLAConfig, embodiment: Embodiment, assets: Assets | None = None) -> None:
         super().__init__(config, embodiment, assets)
         self.config: TinyVLAConfig = config
+        named = config.tokenizer or config.language_backbone
+        if named is not None and not assets:
+            from tandem_policies.tokenizer_source import fetch_tokenizer
+
+            self.tokenizer = fetch_tokenizer(named, config.tokenizer_pad)
         self.vision = VisionEncoder(config, embodiment, _vision_tower(config, embodiment, assets))
         self.language: LanguageEncoder | NoInstruction = (
             LanguageEncoder(config, self._vocab_size(), self.longest_text, _language_tower(config, assets))
             if embodiment.hears_instruction
             else NoInstruction(config)
         )
-        self.fusion = Fusion(config, self.vision.grids)
+        self.fusion = FUSIONS[config.fusion](config, self.vision.grids)
         self.state = nn.Linear(embodiment.state_dim, config.dim) if embodiment.state_dim else None
         features = self.fusion.out_features + (config.dim if self.state else 0)
-        self.head = ActionHead(config, features, embodiment.action_dim)
-        self.loss_beta = config.loss_beta
-        self.state_noise = config.state_noise
+        self.head = HEADS[config.head](config, features, embodiment.action_dim)
+        self.text = TextDecoder(config, features, embodiment, self.tokenizer) if config.text_decoder else None
+        self.speaks = config.text_decoder
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Smooth L1 on normalised actions; also logs ``action_l2``, the mean Euclidean error in units."""
-        chunk, _ = self._forward(batch)
-        chunk = chunk.float()
-        errors = F.smooth_l1_loss(
-            chunk, self.normalised("action", batch["action"]), reduction="none", beta=self.loss_beta
-        )
-        loss = masked_mean(errors, batch["action_is_pad"])
+        """The head's loss on normalised actions, and the text's beside it.
+
+        Also logs ``action_l2``, the mean Euclidean error in units, and, where it speaks, ``text_loss`` and
+        ``text_accuracy``, the share of sentences that are exactly right.
+        """
+        features, _ = self._features(batch)
+        is_pad = batch["action_is_pad"]
+        loss, chunk = self.head.loss(features, self.normalised("action", batch["action"]), is_pad)
         with torch.no_grad():
             miss = (self.in_units("action", chunk) - batch["action"]).norm(dim=-1, keepdim=True)
-            return loss, {"loss": loss.detach(), "action_l2": masked_mean(miss, batch["action_is_pad"])}
+            metrics = {"action_l2": masked_mean(miss, is_pad)}
+        if self.text is not None:
+            target = self.text.target(batch["action"], is_pad, self._reach())
+            text_loss, accuracy = self.text.loss(features, target, ~is_pad.all(1))
+            loss = loss + self.config.text_weight * text_loss
+            metrics |= {"text_loss": text_loss.detach(), "text_accuracy": accuracy.detach()}
+        return loss, {"loss": loss.detach(), **metrics}
 
     def predict(self, batch: Batch, keys: Sequence[NoiseKey] | None = None) -> Tensor:
-        """Chunks float32 (B, K, A) in units; deterministic, so that ``keys`` change nothing."""
-        return self.in_units("action", self._forward(batch)[0].float())
+        """Chunks float32 (B, K, A) in units; ``keys`` change nothing unless the head is ``flow``."""
+        return self.in_units("action", self.head.predict(self._features(batch)[0], keys))
 
-    def encode_language(self, tokens: Mapping[str, Tensor]) -> Tensor | None:
-        """The queries (B, Q, D) of B instructions; None if the embodiment hears none."""
-        if isinstance(self.language, NoInstruction):
-            return None
-        return self.language(tokens["tokens"], tokens["tokens_mask"]).readouts
+    def say(self, batch: Batch, keys: Sequence[NoiseKey] | None = None) -> list[str]:
+        """What it does, to each of B observations ("move up and right"); empty without a text decoder."""
+        return super().say(batch, keys) if self.text is None else self.text.say(self._features(batch)[0])
 
     def attention(self, batch: Batch, camera: str | None = None) -> Tensor:
-        """Where the readout looks: (B, gh, gw) of a camera, of the first one if None.
+        """Where the fusion looks: (B, gh, gw) of a camera, of the first one if None.
 
-        Heads count by how much the action head makes of their positions; some look nowhere and matter little.
+        Raises:
+            TandemError: no such camera, or a fusion that pools everything and looks nowhere.
         """
         name = camera or self.vision.cameras[0]
         index = self.embodiment.cameras.index(self.embodiment.camera(name))
         begin = sum(rows * columns for rows, columns in self.vision.grids[:index])
         rows, columns = self.vision.grids[index]
-        weights = torch.einsum("bhqn,hq->bn", self._forward(batch)[1].float(), self._influence())
-        return weights[:, begin : begin + rows * columns].unflatten(1, (rows, columns))
+        _, weights = self._features(batch)
+        if weights is None:
+            looking = "cross_attention, gated, tokens"
+            raise TandemError(f"policy 'tinyvla': fusion '{self.config.fusion}' has no attention (allowed: {looking})")
+        seen = self.fusion.look(weights, self.head.reading)
+        return seen[:, begin : begin + rows * columns].unflatten(1, (rows, columns))
 
-    def _influence(self) -> Tensor:
-        """The share (heads, Q) of each expected position in the first layer's squared weights on all of them."""
-        heads, queries = self.config.fusion_heads, self.config.queries
-        first = self.head[0].get_parameter("weight")[:, self.fusion.fused_features : self.fusion.out_features]
-        squares = first.float().square().sum(0).view(heads, queries, self.fusion.columns).sum(-1)
-        return squares / squares.sum()
+    def encode_language(self, tokens: Mapping[str, Tensor]) -> Tensor | None:
+        """The readouts (B, Q, D) of B instructions; None if none is heard, or the fusion needs the words too."""
+        if isinstance(self.language, NoInstruction) or self.fusion.reads_words:
+            return None
+        return self.language(tokens["tokens"], tokens["tokens_mask"]).readouts
 
-    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Normalised chunks (B, K, A) and the readout's weights (B, heads, Q, N)."""
-        tokens = self.vision([batch[f"images.{camera}"] for camera in self.vision.cameras])
-        features, weights = self.fusion(self._text(batch, tokens.shape[0]).readouts, tokens)
+    def set_statistics(self, statistics: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+        super().set_statistics(statistics)
+        self.head.set_limits(*(self.normalised("action", self.get_buffer(f"action_{end}")) for end in ("min", "max")))
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Trades time for memory in training: blocks, and backbones, compute their activations again."""
+        for part in self.modules():
+            if isinstance(part, Stack):
+                part.checkpointing = True
+        for part in (self.vision, self.language):
+            if getattr(part, "tower", None) is not None:
+                part.tower.gradient_checkpointing_enable()
+
+    def _features(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Features (B, F) for the head, and the fusion's weights on the patches (B, heads, Q, N)."""
+        patches = self.vision([batch[f"images.{camera}"] for camera in self.vision.cameras])
+        features, weights = self.fusion(self._text(batch, patches.shape[0]), patches)
         if self.state is not None:
             state = self.normalised("state", batch["state"])
-            if self.training and self.state_noise:
-                state = state + self.state_noise * torch.randn_like(state)
+            if self.training and self.config.state_noise:
+                state = state + self.config.state_noise * torch.randn_like(state)
             features = torch.cat([features, self.state(state)], dim=1)
-        return self.head(features), weights
+        return features, weights
 
     def _text(self, batch: Batch, size: int) -> Text:
         if isinstance(self.language, NoInstruction):
             return self.language(size)
         ready = batch.get("language")
         return self.language(batch["tokens"], batch["tokens_mask"]) if ready is None else Text.of(ready)
+
+    def _reach(self) -> Tensor:
+        """The greatest size of each action scalar in the data, (A,)."""
+        return torch.maximum(self.get_buffer("action_min").abs(), self.get_buffer("action_max").abs())
 
     def _vocab_size(self) -> int:
         """Rows of the token embedding."""
