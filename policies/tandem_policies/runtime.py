@@ -11,8 +11,8 @@ from torch import Tensor
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError, unknown
 from tandem_datasets.frames import Observation, check_observation
-from tandem_datasets.policy import History, NoiseKey
-from tandem_policies.files import WEIGHTS, load_network
+from tandem_datasets.policy import History, NoiseKey, Policy
+from tandem_policies.files import WEIGHTS, is_lerobots, load_network
 from tandem_policies.network import PolicyNetwork
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -95,25 +95,33 @@ class TorchPolicy:
         return {key: value.to(self.network.device) for key, value in self.network.tokenize(texts).items()}
 
 
-def load(path: str | Path, device: str = "auto", threads: int = 1) -> TorchPolicy:
-    """Opens a policy directory.
+def load(path: str | Path, device: str = "auto", threads: int = 1) -> Policy:
+    """Opens a policy directory: one of our own networks in this process, one of LeRobot's in a process of its own.
 
     Args:
         path: the directory.
         device: "auto" takes CUDA, then MPS, then the CPU.
-        threads: torch's threads on the CPU, for this whole process.
+        threads: torch's threads on the CPU, for the whole process that computes.
 
     Raises:
-        TandemError: the directory is no policy of ours (see :func:`tandem_policies.files.load_network`), or the
-            device is not there.
+        TandemError: the directory is no policy (see :func:`tandem_policies.files.load_network` and
+            :mod:`tandem_policies.lerobot.client`), or the device is not there.
     """
     if threads < 1:
         raise TandemError(f"policy: threads is {threads} (allowed: 1 or more)")
+    if is_lerobots(Path(path)):
+        from tandem_policies.lerobot.client import RemotePolicy
+
+        return RemotePolicy(path, choose_device(device).type, threads)
     torch.set_num_threads(threads)
     network = load_network(path, choose_device(device))
+    return TorchPolicy(network, identity_of(path))
+
+
+def identity_of(path: str | Path) -> str:
+    """The content hash of a policy directory's weights."""
     with (Path(path) / WEIGHTS).open("rb") as file:
-        identity = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    return TorchPolicy(network, identity)
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def choose_device(name: str) -> torch.device:

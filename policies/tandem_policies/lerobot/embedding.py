@@ -23,7 +23,7 @@ def embed(text: str, size: int = 64) -> np.ndarray:
         text: any; case and punctuation change nothing.
         size: a multiple of 8, at most ``MOST``.
     """
-    assert size % 8 == 0 and 8 <= size <= MOST, size
+    assert size in range(8, MOST + 1, 8), size
     words = re.findall(r"\w+", text.casefold())
     total = np.zeros(size, np.float64)
     for length in range(1, _LONGEST_RUN + 1):

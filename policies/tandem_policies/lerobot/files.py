@@ -2,7 +2,7 @@
 
 LeRobot would import whatever class a processor file names: only steps that are registered with it by name are let
 through. A directory of LeRobot's own training lacks ``embodiment.json``, and LeRobot's features have no units, limits,
-rate and names to make it from: copy it from a store or write it (:meth:`tandem_datasets.embodiment.Embodiment.to_dict`).
+rate and names to make it from: write it there (:meth:`tandem_datasets.embodiment.Embodiment.to_dict`).
 """
 
 import json

@@ -98,7 +98,7 @@ class LerobotPolicy(PolicyNetwork):
         if self.n_past_actions:
             raw["action"] = torch.cat([batch["past_action"], raw["action"]], dim=1)
             raw["action_is_pad"] = torch.cat([batch["past_action_is_pad"], raw["action_is_pad"]], dim=1)
-        with starting.counted(self.policy, self.vqvae_steps, self.training):
+        with starting.counted(self.policy, self.get_buffer("vqvae_steps"), self.training):
             loss, told = self.policy.forward(self._before(raw))
         loss = loss.mean()  # VQ-VAEs give one number in a row
         numbers = {name: torch.as_tensor(value) for name, value in (told or {}).items() if _is_number(value)}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,7 @@ def counted(policy: nn.Module, steps: Tensor, training: bool) -> Iterator[None]:
 
     LeRobot counts in a plain number, which a resumed training would begin anew, and counts validations too.
     """
-    vqvae = next((part for part in policy.modules() if hasattr(part, "optimized_steps")), None)
+    vqvae: Any = next((part for part in policy.modules() if hasattr(part, "optimized_steps")), None)
     if vqvae is None:
         yield
         return
