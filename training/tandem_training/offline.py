@@ -18,7 +18,7 @@ from tandem_training.statistics import percentiles, wilson
 
 WHERE = "tandem eval"
 _BATCH = 128  # observations of one inference
-_TIMED = 200  # inferences of one observation each, for the latency
+_WARM = 3  # inferences before those that are timed
 _MOST_GROUPS = 24  # values of one quantity that a plot has room for
 
 
@@ -54,7 +54,12 @@ class Offline:
 
 
 def evaluate_offline(
-    policy: Any, stores: list[str], most: int | None = None, ablate: str | None = None, seed: int = 0
+    policy: Any,
+    stores: list[str],
+    most: int | None = None,
+    timed: int = 200,
+    ablate: str | None = None,
+    seed: int = 0,
 ) -> Offline:
     """Asks a policy about every frame of the stores that has a target.
 
@@ -62,6 +67,7 @@ def evaluate_offline(
         policy: as of ``tandem_policies.load``.
         stores: of one embodiment.
         most: frames at most, evenly spread; None: all.
+        timed: inferences of one observation each that are timed.
         ablate: a control, see :func:`tandem_training.ablation.ablated`.
         seed: of the control.
 
@@ -86,7 +92,7 @@ def evaluate_offline(
         theirs=theirs,
         there=~is_pad,
         groups=_groups(frames, indices, stores),
-        latency_ms=_latencies(policy, frames, indices[:_TIMED]),
+        latency_ms=_latencies(policy, frames, indices[:timed]),
     )
 
 
@@ -202,12 +208,12 @@ def _infer(policy: Any, frames: Frames, indices: np.ndarray) -> np.ndarray:
 def _latencies(policy: Any, frames: Frames, indices: np.ndarray) -> list[float]:
     """Milliseconds of inferences of one observation each."""
     found = []
-    for index in [*indices[:3], *indices]:  # the first three warm up
+    for index in [*indices[:_WARM], *indices]:
         seen = histories(policy, frames, np.array([index]))
         started = time.perf_counter()
         policy.infer(seen, [(int(index), 0)])
         found.append(1000 * (time.perf_counter() - started))
-    return found[3:]
+    return found[len(indices[:_WARM]) :]
 
 
 def _groups(frames: Frames, indices: np.ndarray, stores: list[str]) -> dict[str, np.ndarray]:
