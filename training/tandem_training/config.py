@@ -25,13 +25,14 @@ class _Change:
     added: bool  # `+key=value`
 
 
-def parse(command: str, argv: Sequence[str], doc: str):
+def parse(command: str, argv: Sequence[str], doc: str, saved=None):
     """The composed DictConfig, or None if the arguments only asked for help or the configuration.
 
     Args:
         command: name of ``conf/<command>.yaml``.
         argv: ``key=value`` overrides, ``--cfg job``, ``--help``.
         doc: the command's help text.
+        saved: a configuration to put the overrides on, as :func:`recompose` does.
 
     Raises:
         TandemError: an override names a key, group or option that does not exist, its value has another
@@ -53,7 +54,7 @@ def parse(command: str, argv: Sequence[str], doc: str):
             raise TandemError(f"{where}: --cfg takes 'job'")
         show = True
         del arguments[at : at + 2]
-    config = compose(command, arguments)
+    config = compose(command, arguments) if saved is None else recompose(command, saved, arguments)
     if show:
         print(OmegaConf.to_yaml(config), end="")
         return None
@@ -74,6 +75,42 @@ def compose(command: str, overrides: Sequence[str]):
     Hydra composes the groups. Keys are set here: Hydra would take a key for a group wherever a folder of
     that name exists, so `policy=<dir>` of one command would clash with the group `policy` of another.
     """
+    return _composed(command, overrides, None)
+
+
+def recompose(command: str, saved, overrides: Sequence[str]):
+    """:func:`compose` over a configuration that was composed before, perhaps by an older version.
+
+    What the overrides do not set is ``saved``'s; keys that it does not have yet get their defaults.
+    """
+    return _composed(command, overrides, saved)
+
+
+def expand(command: str, overrides: Sequence[str]) -> list[list[str]]:
+    """The jobs of a sweep: every combination of the overrides' several values (``a,b``, ``choice()``, ``range()``).
+
+    Raises:
+        TandemError: an override cannot be read, or is no list of values.
+    """
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.errors import HydraException
+
+    where = _where(command)
+    parsed = [_parsed(where, text) for text in overrides]
+    try:
+        (jobs,) = BasicSweeper.split_arguments(parsed, None)
+    except HydraException as error:
+        raise TandemError(f"{where}: {_one_line(error)} (allowed: a,b or choice(a,b) or range(a,b))") from error
+    return jobs
+
+
+def given(command: str, overrides: Sequence[str], key: str) -> Any:
+    """The value that the overrides give a key, None if they do not; see :func:`compose` for errors."""
+    parsed = [_parsed(_where(command), text) for text in overrides if text.startswith(f"{key}=")]
+    return parsed[-1].value() if parsed else None
+
+
+def _composed(command: str, overrides: Sequence[str], saved):
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
     from hydra.errors import HydraException
@@ -86,12 +123,37 @@ def compose(command: str, overrides: Sequence[str]):
             groups = _groups(command)
             choices, changes = _sort(where, overrides, groups)
             config = hydra_compose(command, overrides=choices)
+            if saved is not None:
+                config = _laid_over(hydra_compose(command), saved, config, choices)
             for change in changes:
                 _check(where, config, change, groups)
                 value = _as_text(config, change)
                 OmegaConf.update(config, change.key, value, merge=True, force_add=change.added)
         except (HydraException, OmegaConfBaseException) as error:
             raise TandemError(f"{where}: {_one_line(error)}") from error
+    return config
+
+
+def _laid_over(plain, saved, composed, choices: Sequence[str]):
+    """``saved`` over the defaults, and over it what the choices of groups say."""
+    from importlib.resources import files
+
+    from omegaconf import OmegaConf
+
+    config = plain.copy()
+    for key, value in saved.items():
+        if key == "policy":  # of another type it has other keys
+            config[key] = value
+        else:
+            OmegaConf.update(config, str(key), value, merge=True, force_add=True)
+    for choice in choices:
+        group, _, option = choice.lstrip("+").partition("=")
+        if group in composed:
+            config[group] = composed[group]
+        else:  # a preset sets keys of other groups
+            text = files(CONF_MODULE).joinpath(*group.split("/"), f"{option}.yaml").read_text()
+            for key in _flatten(OmegaConf.create(text)):
+                OmegaConf.update(config, key, OmegaConf.select(composed, key), force_add=True)
     return config
 
 
@@ -129,18 +191,9 @@ def _where(command: str) -> str:
 
 def _sort(where: str, overrides: Sequence[str], groups: Sequence[str]) -> tuple[list[str], list[_Change]]:
     """Choices of groups for Hydra, and changes of keys."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    parser = OverridesParser.create()
     choices, changes = [], []
     for text in overrides:
-        if "=" not in text or text.startswith(("-", "~", "=")):
-            raise TandemError(f"{where}: '{text}' is not of the form key=value")
-        try:
-            parsed = parser.parse_override(text)
-        except HydraException as error:
-            raise TandemError(f"{where}: '{text}' cannot be read (quote odd characters: key='\"a=b\"')") from error
+        parsed = _parsed(where, text)
         if parsed.is_sweep_override():
             raise TandemError(f"{where}: '{text}' holds several values (allowed: one, or a list key='[a,b]')")
         if parsed.key_or_group in groups and not isinstance(parsed.value(), Mapping):
@@ -151,6 +204,19 @@ def _sort(where: str, overrides: Sequence[str], groups: Sequence[str]) -> tuple[
         else:
             changes.append(_Change(text, parsed.key_or_group, parsed.value(), parsed.is_add()))
     return choices, changes
+
+
+def _parsed(where: str, text: str):
+    """One argument, read by Hydra's grammar."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    if "=" not in text or text.startswith(("-", "~", "=")):
+        raise TandemError(f"{where}: '{text}' is not of the form key=value")
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        raise TandemError(f"{where}: '{text}' cannot be read (quote odd characters: key='\"a=b\"')") from error
 
 
 def _check(where: str, config, change: _Change, groups: Sequence[str]) -> None:

@@ -27,6 +27,10 @@ class Progress:
     val: dict[str, float] = field(default_factory=dict)  # the newest validation
     best_step: int = 0
     best: dict[str, float] = field(default_factory=dict)  # the best validation
+    stale: int = 0  # validations since the best one
+    input_s: float = 0.0  # of the steps' time, spent waiting for batches
+    step_s: float = 0.0  # the time in steps alone, without validations and checkpoints
+    timed_steps: int = 0  # steps that these two are the sums of; the first one of a run is left out
 
 
 def write_checkpoint(out: Path, progress: Progress, tensors: Mapping[str, Any]) -> None:

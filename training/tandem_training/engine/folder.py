@@ -10,6 +10,8 @@ from pathlib import Path
 from tandem_datasets.errors import TandemError
 
 LOCK = ".lock"
+CONFIG = "config.yaml"  # of a training; from then on the folder is one
+_BESIDE = f".{CONFIG}.new"
 
 
 @contextmanager
@@ -38,12 +40,19 @@ def locked(folder: Path, where: str) -> Iterator[None]:
 
 
 def holds_something(folder: Path) -> bool:
-    """Whether anything but a lock lies in the folder."""
-    return folder.is_dir() and any(item.name != LOCK for item in folder.iterdir())
+    """Whether anything but a lock, and what a kill left of a first configuration, lies in the folder."""
+    return folder.is_dir() and any(item.name not in (LOCK, _BESIDE) for item in folder.iterdir())
+
+
+def replace_config(folder: Path, text: str) -> None:
+    """Writes ``config.yaml``: whole, or not at all."""
+    beside = folder / _BESIDE
+    beside.write_text(text)
+    beside.rename(folder / CONFIG)
 
 
 def drop_if_empty(folder: Path) -> None:
-    """Removes a folder that holds nothing but its lock."""
+    """Removes a folder that holds nothing, as :func:`holds_something` has it."""
     if folder.is_dir() and not holds_something(folder):
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -18,7 +18,7 @@ def make_accelerator(device: str, precision: str, where: str) -> Accelerator:
     """An accelerator on ``device``; under ``accelerate launch`` one of several.
 
     Raises:
-        TandemError: no such device, or not on this machine.
+        TandemError: no such device, not on this machine, or one that cannot compute in this precision.
     """
     if device not in DEVICES:
         raise unknown(f"{where}: device", device, DEVICES)
@@ -28,7 +28,9 @@ def make_accelerator(device: str, precision: str, where: str) -> Accelerator:
         raise TandemError(f"{where}: device={device} is not on this machine (allowed here: {there})")
     if "WORLD_SIZE" not in os.environ:  # a second training in this process may want another device or precision
         AcceleratorState._reset_state(reset_partial_state=True)
-    mixed = "bf16" if precision == "bf16" else "no"
+    if precision == "fp16" and (device == "cpu" or not any(present.values())):
+        raise TandemError(f"{where}: trainer.precision=fp16 needs a GPU (allowed on a cpu: fp32, bf16)")
+    mixed = "no" if precision == "fp32" else precision
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision=mixed)
     if device not in ("auto", accelerator.device.type):
         raise TandemError(f"{where}: device={device}, but accelerate chose {accelerator.device.type} (allowed: auto)")

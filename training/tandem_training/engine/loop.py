@@ -1,28 +1,27 @@
 """The loop itself: every stage is trained by it."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedType
-from torch import Tensor, nn
+from accelerate import Accelerator
+from torch import Tensor
 
 from tandem_datasets.errors import TandemError
 from tandem_training.engine.checkpoint import LAST, Progress, read_checkpoint, write_checkpoint
+from tandem_training.engine.feed import Feed, Spent
 from tandem_training.engine.folder import recover
 from tandem_training.engine.interrupts import Interrupts
-from tandem_training.engine.optim import AdamW, Ema
 from tandem_training.engine.report import Report
 from tandem_training.engine.settings import TrainerSettings
-from tandem_training.stages.base import Batch, Shard, Stage
+from tandem_training.engine.step import Optimization
+from tandem_training.engine.tracking import Tracker
+from tandem_training.stages.base import Shard, Stage
 
 BEST, FINAL = "best", "final"
-_SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
 
 class _Draw(IntEnum):
@@ -30,18 +29,7 @@ class _Draw(IntEnum):
 
     LOSS = 1
     VALIDATION = 2
-
-
-class _Objective(nn.Module):
-    """The stage's loss as a forward pass, which is what accelerate (DDP, autocast) wraps."""
-
-    def __init__(self, stage: Stage) -> None:
-        super().__init__()
-        self.module = stage.module
-        self._loss = stage.loss
-
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        return self._loss(batch)
+    PICTURES = 3
 
 
 class Engine:
@@ -56,7 +44,7 @@ class Engine:
         started: ``time.time()`` of the command's start, for the time to the first step.
 
     Raises:
-        TandemError: a checkpoint lies in ``out`` that does not fit.
+        TandemError: a checkpoint lies in ``out`` that does not fit, or the settings do not fit the module.
     """
 
     def __init__(
@@ -65,22 +53,21 @@ class Engine:
         self.stage, self.settings, self.out = stage, settings, out
         self._accelerator, self._seed, self._started = accelerator, seed, started
         self._shard = Shard(accelerator.process_index, accelerator.num_processes)
-        objective = _Objective(stage).to(accelerator.device)
-        fused = accelerator.device.type in ("cpu", "cuda")
-        rows = [value for value in stage.module.parameters() if value.requires_grad]
-        optimizer = AdamW(rows, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused or None)
-        # the module is where it belongs; asking accelerate to see to it would import sharded tensors and sympy, 2 s
-        placed = [False, False] if accelerator.distributed_type not in _SHARDED else None
-        self._objective, self._optimizer = accelerator.prepare(objective, optimizer, device_placement=placed)
-        self._ema = Ema(rows, settings.ema) if settings.ema else None
-        self._parameters = rows
+        self._optimization = Optimization(stage, settings, accelerator)
         self._names: list[str] = []  # of the window's columns
         self._window: list[Tensor] = []  # scalars of the steps since the last point of the curves
+        self._spent = Spent()
+        self._ran_out = False  # of patience: no validation was better for long
+        self._fresh = True  # no step was done in this process
         self.progress = Progress()
         self._restore()
 
-    def fit(self) -> Progress:
-        """Trains to the last step and writes ``last``, ``best`` and ``final``.
+    def fit(self, tracker: Tracker | None = None, hint: str = "") -> Progress:
+        """Trains to the last step, or until nothing improves, and writes ``last``, ``best`` and ``final``.
+
+        Args:
+            tracker: gets the curves and pictures too; the main process's alone, and closed here.
+            hint: how to go on, said when a signal stops the training.
 
         Raises:
             TandemError: the loss is not finite.
@@ -88,62 +75,54 @@ class Engine:
         """
         progress, settings = self.progress, self.settings
         main = self._accelerator.is_main_process
-        report = Report(self.out if main else None, self.stage.name, progress.step, settings.max_steps)
+        report = Report(self.out if main else None, self.stage.name, progress.step, settings.max_steps, tracker)
         if progress.step:
             report.note(f"resumed from {self.out / LAST} at step {progress.step}/{settings.max_steps}")
-        before, begun = progress.seconds, time.perf_counter()
+        feed = self._feed()
+        before, begun, whole = progress.seconds, time.perf_counter(), False
+        self._optimization.train_mode()
         try:
             with Interrupts() as interrupts:
-                while progress.step < settings.max_steps:
-                    self._train_step()
+                while not self._ended:
+                    self._train_step(feed)
                     progress.seconds = before + time.perf_counter() - begun
                     report.advance(progress.step)
                     if not progress.first_step_s:
                         self._note_first_step(report)
                     stop = self._all_agree(bool(interrupts.asked))
                     self._duties(report, stop)
-                    if stop and progress.step < settings.max_steps:
-                        report.note(f"stopped at step {progress.step}; resume=true out={self.out} goes on from there")
+                    if stop and not self._ended:
+                        report.note(f"stopped at step {progress.step}{f'; {hint}' if hint else ''}")
                         interrupts.unwind()
                 self._publish(FINAL)
                 if self._all_agree(bool(interrupts.asked)):  # during the last step's work
                     interrupts.unwind()
+            whole = True
         finally:
-            report.close()
+            feed.close()
+            report.close(failed=not whole)
         return progress
 
-    def _train_step(self) -> None:
-        step, settings = self.progress.step, self.settings
-        self._objective.train()
+    @property
+    def _ended(self) -> bool:
+        return self.progress.step >= self.settings.max_steps or self._ran_out
+
+    def _feed(self) -> Feed:
+        settings, device = self.settings, self._accelerator.device
+        end = settings.max_steps * settings.accumulate
+        return Feed(lambda index: self.stage.batch(index, self._shard), device, settings.prefetch, end)
+
+    def _train_step(self, feed: Feed) -> None:
+        begun, feed.waited = time.perf_counter(), 0.0
+        step = self.progress.step
         self._seed_torch(_Draw.LOSS, step)
-        rate = settings.learning_rate(step)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        scalars: dict[str, Tensor] = {}
-        for micro in range(settings.accumulate):
-            batch = self._to_device(self.stage.batch(step * settings.accumulate + micro, self._shard))
-            last = micro == settings.accumulate - 1
-            with nullcontext() if last else self._accelerator.no_sync(self._objective):
-                loss, logged = self._objective(batch)
-                self._accelerator.backward(loss / settings.accumulate)
-            for name, value in {"loss": loss.detach(), **logged}.items():
-                scalars[name] = scalars.get(name, 0) + value.detach().float() / settings.accumulate
-        scalars["grad_norm"] = self._clip().float()
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-        if self._ema:
-            self._ema.update(step)
+        scalars = self._optimization.step(step, feed.take)
         self._names = list(scalars)
         self._window.append(torch.stack([value.to(self._accelerator.device) for value in scalars.values()]))
         self.progress.step = step + 1
-
-    def _clip(self) -> Tensor:
-        """The gradient's norm, of which at most ``clip_norm`` is left."""
-        limit = self.settings.clip_norm or float("inf")
-        if self._accelerator.distributed_type in _SHARDED:
-            return torch.as_tensor(self._accelerator.clip_grad_norm_(self._parameters, limit))
-        # the same for whole gradients, and again without that import
-        return torch.nn.utils.clip_grad_norm_(self._parameters, limit)
+        if not self._fresh:  # the first one loads libraries, or compiles
+            self._spent.add(feed.waited, time.perf_counter() - begun)
+        self._fresh = False
 
     def _duties(self, report: Report, stop: bool) -> None:
         """What is due after a step: a point of the curves, a validation, a checkpoint."""
@@ -156,12 +135,18 @@ class Engine:
             return
         means = self._means()
         if point:
-            report.point(step, {**means, "lr": settings.learning_rate(step - 1)})
-            self._window.clear()
+            self._point(report, means)
         if validate:
             self._validate(report)
-        if save:
+        if self._ran_out and not point:
+            self._point(report, means)
+        if save or self._ran_out:
             self._checkpoint()
+
+    def _point(self, report: Report, means: dict[str, float]) -> None:
+        timed = self._spent.flush(self.progress)
+        report.point(self.progress.step, {**means, "lr": self.settings.learning_rate(self.progress.step - 1), **timed})
+        self._window.clear()
 
     def _means(self) -> dict[str, float]:
         """The window's means; raises TandemError on the first step whose loss or gradient is not finite.
@@ -169,42 +154,61 @@ class Engine:
         Checked here and not at every step, since reading a scalar waits for the device; every checkpoint comes
         after a check.
         """
+        begun = time.perf_counter()
         rows = torch.stack(self._window)
         rows = self._accelerator.reduce(rows, "mean") if self._shard.world > 1 else rows
         table = rows.cpu().double()
-        columns = [self._names.index("loss"), self._names.index("grad_norm")]
-        bad = (~torch.isfinite(table[:, columns])).any(1).nonzero().flatten().tolist()
+        self._spent.add(0.0, time.perf_counter() - begun, steps=0)  # where a GPU's steps are waited for
+        finite = torch.isfinite(table[:, [self._names.index("loss"), self._names.index("grad_norm")]])
+        skips = self._optimization.may_skip
+        bad = (~(finite[:, 0] if skips else finite.all(1))).nonzero().flatten().tolist()
         if bad:
-            at = self.progress.step - len(table) + bad[0] + 1
-            loss, norm = table[bad[0], columns].tolist()
-            kept = f"{self.out / LAST} is kept" if (self.out / LAST).is_dir() else "no checkpoint was written yet"
-            raise TandemError(
-                f"train: loss {loss:g}, gradient norm {norm:g} at step {at}; stopped, {kept} "
-                f"(a smaller trainer.lr than {self.settings.lr:g} may help)"
-            )
-        return dict(zip(self._names, table.mean(0).tolist(), strict=True))
+            raise self._not_finite(table, bad[0])
+        means = dict(zip(self._names, table.mean(0).tolist(), strict=True))
+        if skips:
+            self._optimization.check_scale()
+            norms = table[finite[:, 1], self._names.index("grad_norm")]
+            means |= {"grad_norm": float(norms.mean()) if len(norms) else 0.0, "skipped": 1 - len(norms) / len(table)}
+        return means
+
+    def _not_finite(self, table: Tensor, row: int) -> TandemError:
+        at = self.progress.step - len(table) + row + 1
+        loss, norm = (float(table[row, self._names.index(name)]) for name in ("loss", "grad_norm"))
+        kept = f"{self.out / LAST} is kept" if (self.out / LAST).is_dir() else "no checkpoint was written yet"
+        return TandemError(
+            f"train: loss {loss:g}, gradient norm {norm:g} at step {at}; stopped, {kept} "
+            f"(a smaller trainer.lr than {self.settings.lr:g} may help)"
+        )
 
     def _validate(self, report: Report) -> None:
         progress = self.progress
-        self._seed_torch(_Draw.VALIDATION, 0)
-        self._objective.eval()
-        with self._averaged(), torch.no_grad(), self._accelerator.autocast():
+        self._optimization.eval_mode()
+        with self._optimization.averaged(), torch.no_grad(), self._accelerator.autocast():
+            self._seed_torch(_Draw.VALIDATION, 0)
             progress.val = self.stage.validate()
+            self._seed_torch(_Draw.PICTURES, 0)
+            pictures = self.stage.pictures()
+        self._optimization.train_mode()
         if not np.isfinite(list(progress.val.values())).all():
             raise TandemError(f"train: validation at step {progress.step} is not finite: {progress.val}")
         is_best = self.stage.best.better(progress.val, progress.best)
+        progress.stale = 0 if is_best else progress.stale + 1
         if is_best:
             progress.best, progress.best_step = dict(progress.val), progress.step
             self._publish(BEST)
         report.validation(progress.step, progress.val, is_best)
+        report.pictures(progress.step, pictures)
+        self._ran_out = self._all_agree(self._out_of_patience())
+        if self._ran_out and progress.step < self.settings.max_steps:
+            metric = self.stage.best.metric
+            report.note(f"{metric} has not improved in {progress.stale} validations: training ends here")
 
     def _checkpoint(self) -> None:
         if not self._accelerator.is_main_process:
             return
         tensors = {
             "module": self.stage.module.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "ema": self._ema.average if self._ema else None,
+            **self._optimization.state(),
             "names": self._names,
             "window": [row.cpu() for row in self._window],
             "fingerprint": dict(self.stage.fingerprint),
@@ -213,7 +217,7 @@ class Engine:
 
     def _publish(self, name: str) -> None:
         if self._accelerator.is_main_process:
-            with self._averaged():
+            with self._optimization.averaged():
                 self.stage.save(self.out / name)
 
     def _restore(self) -> None:
@@ -228,28 +232,23 @@ class Engine:
                 raise TandemError(f"train: resume: the content of {key} has changed since {self.out} was begun")
         try:
             self.stage.module.load_state_dict(tensors["module"])
-            self._optimizer.load_state_dict(tensors["optimizer"])
-            if self._ema:
-                self._ema.load(tensors["ema"])
+            self._optimization.restore(tensors)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())[:160]
             raise TandemError(f"{self.out / LAST}: does not fit this training ({reason})") from error
         self._names = tensors["names"]
         self._window = [row.to(self._accelerator.device) for row in tensors["window"]]
         self.progress = progress
+        self._ran_out = self._out_of_patience()
 
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        with self._ema.applied() if self._ema else nullcontext():
-            yield
+    def _out_of_patience(self) -> bool:
+        most = self.settings.early_stop_after
+        return most is not None and self.progress.stale >= most
 
     def _seed_torch(self, draw: _Draw, step: int) -> None:
         """Fixes everything random in what follows by seed, purpose, step and process."""
         words = [self._seed, int(draw), step, self._shard.rank]
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]))
-
-    def _to_device(self, batch: Batch) -> dict[str, Tensor]:
-        return {name: value.to(self._accelerator.device, non_blocking=True) for name, value in batch.items()}
 
     def _all_agree(self, wish: bool) -> bool:
         """Whether any process wishes to stop: they must stop after the same step."""
@@ -265,16 +264,22 @@ class Engine:
         report.note(f"first step after {self.progress.first_step_s:.1f} s")
 
     def facts(self) -> dict[str, Any]:
-        """The figures of ``metrics.json`` that the engine knows."""
+        """The figures of ``metrics.json`` that the engine knows; ``input_s`` and ``step_s`` are means per step."""
         progress, accelerator = self.progress, self._accelerator
+        timed = max(1, progress.timed_steps)
         return {
             "steps": progress.step,
+            "stopped_early": progress.step < self.settings.max_steps,
             "seconds": round(progress.seconds, 3),
             "first_step_s": progress.first_step_s,
+            "input_s": progress.input_s / timed,
+            "step_s": progress.step_s / timed,
+            "wait_fraction": progress.input_s / progress.step_s if progress.step_s else 0.0,
             "device": accelerator.device.type,
             "precision": self.settings.precision,
             "processes": accelerator.num_processes,
             "parameters": sum(value.numel() for value in self.stage.module.parameters()),
+            "parameters_trained": self._optimization.trained,
             "val": progress.val,
             "best": {"step": progress.best_step, "val": progress.best},
         }

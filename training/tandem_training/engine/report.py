@@ -1,4 +1,4 @@
-"""What a training shows while it runs: a progress bar or plain lines, TensorBoard scalars and ``history.jsonl``."""
+"""What a training shows while it runs: a progress bar or plain lines, curves and pictures."""
 
 import json
 import time
@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from tandem_training.engine.pictures import write_pictures
+from tandem_training.engine.tracking import Tracker
+
 HISTORY = "history.jsonl"
+CLOCK = ("input_s", "wait_fraction")
 _QUIET_S = 10.0  # between two plain lines
 
 
@@ -14,10 +20,10 @@ class Report:
     """One run's display. Only the main process has one that shows anything (``out`` is None elsewhere).
 
     ``history.jsonl`` holds a line per point of the curves: ``{"step", "loss", "lr", "grad_norm", ...}`` for training,
-    ``{"step", "val": {...}}`` for validations.
+    ``{"step", "val": {...}}`` for validations. The same goes to TensorBoard, and to a tracker where there is one.
     """
 
-    def __init__(self, out: Path | None, title: str, step: int, steps: int) -> None:
+    def __init__(self, out: Path | None, title: str, step: int, steps: int, tracker: Tracker | None = None) -> None:
         from rich.console import Console
 
         self._out = out
@@ -25,7 +31,8 @@ class Report:
         self._begun, self._first = time.perf_counter(), step
         self._spoken = self._begun
         self._text = ""
-        self._board: Any = None
+        self._made: Any = None
+        self._tracker = tracker
         self._console = Console(quiet=out is None, highlight=False, soft_wrap=True)
         self._bar = _bar(self._console) if out is not None and self._console.is_terminal else None
         if out is not None:
@@ -59,13 +66,26 @@ class Report:
         shown = " ".join(f"{name} {value:.4f}" for name, value in values.items())
         self._line(step, f"; validation: {shown}{' (best so far)' if is_best else ''}")
 
-    def close(self) -> None:
+    def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """What the stage drew at ``step``, uint8 (H, W, 3) by name."""
+        if self._out is None or not pictures:
+            return
+        write_pictures(self._out, step, pictures)
+        for name, picture in pictures.items():
+            self._board().add_image(name, picture, step, dataformats="HWC")
+        if self._tracker:
+            self._tracker.pictures(step, pictures)
+
+    def close(self, failed: bool) -> None:
+        """Nothing comes any more."""
         if self._bar is not None:
             self._bar.stop()
-        if self._board is not None:
-            self._board.close()
+        if self._made is not None:
+            self._made.close()
         if self._out is not None:
             self._history.close()
+        if self._tracker:
+            self._tracker.close(failed)
 
     def _line(self, step: int, tail: str = "") -> None:
         seconds = time.perf_counter() - self._begun
@@ -78,16 +98,25 @@ class Report:
         if self._out is None:
             return
         self._history.write(json.dumps(record) + "\n")
-        if self._board is None:  # imported after the first steps: it costs half a second
+        for name, value in scalars.items():
+            self._board().add_scalar(name, value, step)
+        if self._tracker:
+            self._tracker.scalars(step, scalars)
+
+    def _board(self) -> Any:
+        assert self._out is not None
+        if self._made is None:  # imported after the first steps: it costs half a second
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(self._out / "tensorboard"), purge_step=self._first + 1)
-        for name, value in scalars.items():
-            self._board.add_scalar(name, value, step)
+            self._made = SummaryWriter(str(self._out / "tensorboard"), purge_step=self._first + 1)
+        return self._made
 
 
-def read_history(out: Path) -> list[dict[str, Any]]:
-    """The lines of ``<out>/history.jsonl``; a last line that a kill cut short is left out."""
+def read_history(out: Path, clock: bool = True) -> list[dict[str, Any]]:
+    """The lines of ``<out>/history.jsonl``; a last line that a kill cut short is left out.
+
+    Without ``clock`` the figures that were read off a clock are left out: the others repeat from run to run.
+    """
     path = out / HISTORY
     records = []
     for line in path.read_text().splitlines() if path.is_file() else ():
@@ -95,6 +124,8 @@ def read_history(out: Path) -> list[dict[str, Any]]:
             records.append(json.loads(line))
         except ValueError:
             break
+    if not clock:
+        records = [{key: value for key, value in record.items() if key not in CLOCK} for record in records]
     return records
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from torch import Tensor, nn
 
 Batch = Mapping[str, Tensor]
@@ -60,6 +61,19 @@ class Stage(ABC):
     @abstractmethod
     def validate(self) -> dict[str, float]:
         """Metrics on held-out data, :attr:`best`'s among them; called in evaluation mode without gradients."""
+
+    def weight(self, batch: Batch) -> Tensor | float:
+        """The share of a micro-batch that :meth:`loss` is the mean of, where parts of it are padding; at most 1.
+
+        With it several micro-batches, on several processes too, give exactly the gradient of one large batch.
+        """
+        return 1.0
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """Pictures by name, uint8 (H, W, 3), of what the module does now; drawn after every :meth:`validate`, in
+        evaluation mode without gradients, for the log.
+        """
+        return {}
 
     @abstractmethod
     def save(self, folder: Path) -> None:

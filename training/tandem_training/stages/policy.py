@@ -11,11 +11,12 @@ from torch import Tensor
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError
 from tandem_policies.files import save
-from tandem_policies.network import PolicyNetwork, create
+from tandem_policies.network import PolicyNetwork
 from tandem_training.ablation import ablated
 from tandem_training.accuracy import are_directions, directions, errors
 from tandem_training.data import Frames, Order, Origin, Split, load_frames, split_episodes, split_stores, statistics
 from tandem_training.engine.settings import TrainerSettings
+from tandem_training.initial import start_network, start_statistics
 from tandem_training.named_data import training_stores
 from tandem_training.stages.base import Batch, Best, Shard, Stage
 
@@ -39,6 +40,10 @@ class PolicyStage(Stage):
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         return self.module.loss(batch)
+
+    def weight(self, batch: Batch) -> Tensor:
+        """The share of the actions that are no padding: what the loss is the mean of."""
+        return (~batch["action_is_pad"]).float().mean()
 
     def validate(self) -> dict[str, float]:
         """``loss``; ``action_l2``, the mean Euclidean error of the actions that would be played, in units; and where
@@ -112,7 +117,7 @@ class PolicyStage(Stage):
 
 
 def build(config: Any, trainer: TrainerSettings) -> PolicyStage:
-    """A fresh network and its data, from the composed configuration of `tandem train`.
+    """A network, fresh or one to fine-tune, and its data, from the composed configuration of `tandem train`.
 
     Raises:
         TandemError: unusable data (see :func:`tandem_training.data.load_frames`), or a policy that does not fit them.
@@ -123,8 +128,7 @@ def build(config: Any, trainer: TrainerSettings) -> PolicyStage:
     frames, digest = load_frames([*stores.learn, *stores.validate])
     frames = ablated(frames, config.stage.ablate, config.seed)
     torch.manual_seed(config.seed)
-    values: dict[str, Any] = OmegaConf.to_container(config.policy)  # type: ignore[assignment]
-    network = create(values.pop("type"), frames.embodiment, **values)
+    network = start_network(config, frames.embodiment)
     longest = int((frames.run_end - np.arange(len(frames.run_end)))[frames.usable].max())
     if network.chunk_size > longest:
         raise TandemError(
@@ -136,7 +140,7 @@ def build(config: Any, trainer: TrainerSettings) -> PolicyStage:
         split = split_stores(frames, len(stores.learn))
     else:
         split = split_episodes(frames, fraction, config.seed)
-    network.set_statistics(statistics(frames, split.train))
+    start_statistics(config, network, statistics(frames, split.train))
     facts = {"data": [*stores.learn, *stores.validate], **_facts(frames, split)}
     stage = PolicyStage(
         name="policy",
@@ -150,7 +154,8 @@ def build(config: Any, trainer: TrainerSettings) -> PolicyStage:
         validation=_thinned(split.validation, config.stage.val_frames),
         tokens=network.tokenize(frames.instructions),
     )
-    network.start(stage._gather(_thinned(split.train, _FIRST_LOOK)))
+    if not config.init:
+        network.start(stage._gather(_thinned(split.train, _FIRST_LOOK)))
     return stage
 
 
