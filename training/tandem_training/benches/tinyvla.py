@@ -177,7 +177,7 @@ class TinyVLABench:
     def _equal(self) -> Path:
         """A policy that neither always nor never succeeds, so that equal success says something."""
         done = self.cloned("equal", self.config.equal_demonstrations, ["preset=demo"])
-        return done.path / "best"
+        return done.path.absolute() / "best"  # LeRobot's commands run elsewhere
 
     def _overrides(self, name: str) -> list[str]:
         return [str(item) for item in section(self.config)[name]]
