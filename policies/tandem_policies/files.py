@@ -7,7 +7,8 @@ LeRobot's and change next to nothing, because normalisation happens inside the n
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,6 +30,7 @@ EMBODIMENT = "embodiment.json"  # beside the files of a LeRobot policy, whose co
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _LARGEST_CONFIG_BYTES = 4 * 2**20
 _LARGEST_ASSET_BYTES = 64 * 2**20
+_TYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int64: "I64", torch.bool: "BOOL"}  # in safetensors
 
 # What LeRobot's config base and its adapters' (adapters/configuration.py) add; it says nothing about the network.
 _LEROBOT_KEYS = {
@@ -64,6 +66,21 @@ def load_network(directory: str | Path, device: str | torch.device = "cpu") -> P
         TandemError: a file is missing, damaged, pickled or contradicts another; the type is not ours.
     """
     path = Path(directory)
+    outline = outline_network(path)
+    weights = _read_weights(path / WEIGHTS)
+    with torch.random.fork_rng(devices=[]):  # the throw-away initialisation must not move the caller's randomness
+        network = type(outline)(outline.config, outline.embodiment, outline.assets())
+    network.load_state_dict(weights)
+    return network.to(device).eval()
+
+
+def outline_network(directory: str | Path) -> PolicyNetwork:
+    """The network of a policy directory without its weights, on ``meta``; only their file's header is read.
+
+    Raises:
+        TandemError: as :func:`load_network`, numbers that are not finite excepted.
+    """
+    path = Path(directory)
     _refuse_wrong_places(path)
     config = read_config(path)
     where = str(path / CONFIG)
@@ -78,16 +95,19 @@ def load_network(directory: str | Path, device: str | torch.device = "cpu") -> P
     network_type = network_class(name, where)
     assets = read_assets(path, network_type, settings)
     try:
-        with torch.device("meta"), _Uninitialised():
-            outline = network_type(settings, embodiment, assets).state_dict()
+        with outlined():
+            outline = network_type(settings, embodiment, assets)
     except TandemError as error:
         raise TandemError(f"{where}: {error}") from None
-    _compare(path / WEIGHTS, outline)
-    weights = _read_weights(path / WEIGHTS)
-    with torch.random.fork_rng(devices=[]):  # the throw-away initialisation must not move the caller's randomness
-        network = network_type(settings, embodiment, assets)
-    network.load_state_dict(weights)
-    return network.to(device).eval()
+    _compare(path / WEIGHTS, outline.state_dict())
+    return outline
+
+
+@contextmanager
+def outlined() -> Iterator[None]:
+    """Networks that are built inside have shapes and types, but no weights: they are on ``meta``."""
+    with torch.device("meta"), _Uninitialised():
+        yield
 
 
 def own_types() -> list[str]:
@@ -214,22 +234,22 @@ class _Uninitialised(TorchFunctionMode):
 
 
 def _compare(file: Path, outline: Mapping[str, torch.Tensor]) -> None:
-    """Raises TandemError unless the file's header lists exactly the outline's names and shapes, as float32."""
-    wanted = {name: list(value.shape) for name, value in outline.items()}
+    """Raises TandemError unless the file's header lists exactly the outline's names, shapes and types."""
+    wanted = {name: (_TYPES[value.dtype], list(value.shape)) for name, value in outline.items()}
     if not file.is_file():
         raise TandemError(f"{file}: is missing")
     try:
         with safe_open(file, "pt") as opened:
             found = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
-            shapes = {name: part.get_shape() for name, part in found.items()}
-            types = {name: part.get_dtype() for name, part in found.items()}
+            there = {name: (part.get_dtype(), part.get_shape()) for name, part in found.items()}
     except (SafetensorError, OSError) as error:
         raise TandemError(f"{file}: damaged: {str(error)[:120]}") from None
-    for name in sorted(set(wanted) ^ set(shapes)):
+    for name in sorted(set(wanted) ^ set(there)):
         raise TandemError(f"{file}: {'lacks' if name in wanted else 'has an unknown'} tensor '{name[:80]}'")
-    for name, shape in wanted.items():
-        if (shapes[name], types[name]) != (shape, "F32"):
-            raise TandemError(f"{file}: tensor '{name}' is {types[name]} {shapes[name]} (wanted: F32 {shape})")
+    for name, (kind, shape) in wanted.items():
+        if there[name] != (kind, shape):
+            came = "{} {}".format(*there[name])
+            raise TandemError(f"{file}: tensor '{name}' is {came} (wanted: {kind} {shape})")
 
 
 def _read_asset(file: Path) -> str:

@@ -1,0 +1,68 @@
+"""From a backbone's name to its files on this machine: of a local folder, or from the hub by way of its cache.
+
+Weights are safetensors or nothing; transformers never gets to see a name that it could fetch by itself.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tandem_datasets.errors import TandemError
+from tandem_policies.hub import folder_of
+
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_SHARDS = "model-*-of-*.safetensors"
+_ADAPTER = "adapter_config.json"
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack")
+_LARGEST_TEXT_BYTES = 64 * 2**20
+
+
+def find(name: str, where: str, weights: bool = True) -> Path:
+    """The folder with a model's ``config.json`` and, if wanted, its safetensors weights.
+
+    Args:
+        name: a local folder, or a name on the hub.
+        where: begins an error's line.
+        weights: whether they are needed; without them only small texts are fetched.
+
+    Raises:
+        TandemError: there is no such folder or name, the hub cannot be reached, or a file is missing.
+    """
+    here = Path(name).expanduser()
+    if here.is_dir():
+        _check_pickles(here, where, weights)
+        return _checked(here, where)
+    texts = (CONFIG, PREPROCESSOR, _ADAPTER)
+    folder = (
+        folder_of(name, _WEIGHTS, where, (*texts, _SHARDS)) if weights else folder_of(name, texts[:1], where, texts)
+    )
+    return _checked(folder, where)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object from a file; TandemError if it is none, or far too large."""
+    try:
+        if file.stat().st_size > _LARGEST_TEXT_BYTES:
+            raise TandemError(f"{file}: {file.stat().st_size} bytes (allowed: {_LARGEST_TEXT_BYTES})")
+        content = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise TandemError(f"{file}: not JSON: {' '.join(str(error).split())[:120]}") from None
+    if not isinstance(content, dict):
+        raise TandemError(f"{file}: is a {type(content).__name__} (wanted: an object)")
+    return content
+
+
+def _checked(folder: Path, where: str) -> Path:
+    if (folder / _ADAPTER).exists():
+        raise TandemError(f"{where}: {_ADAPTER} says that it is an adapter for another model (allowed: whole models)")
+    if not (folder / CONFIG).is_file():
+        raise TandemError(f"{where}: no {CONFIG} (wanted: a model as transformers saves it)")
+    return folder
+
+
+def _check_pickles(folder: Path, where: str, weights: bool) -> None:
+    if weights and not any((folder / name).is_file() for name in _WEIGHTS):
+        pickles = sorted(item.name for item in folder.iterdir() if item.suffix in _PICKLES)
+        hint = f"; pickles such as {pickles[0]} are never opened" if pickles else ""
+        raise TandemError(f"{where}: no {_WEIGHTS[0]} (allowed: weights as safetensors{hint})")
