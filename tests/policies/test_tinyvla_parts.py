@@ -1,4 +1,4 @@
-"""Every fusion with every head: learns, reaches every parameter, answers alike alone and in a batch, survives a save."""
+"""Every fusion with every head: learns, reaches every parameter, answers alike alone and in a batch, can be saved."""
 
 from itertools import product
 

@@ -3,13 +3,16 @@
 The words come from an embedding of our own, or from a pretrained language model in its place.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from tandem_policies.attention import Block, Stack, sinusoids
 from tandem_policies.tinyvla.config import TinyVLAConfig
+
+if TYPE_CHECKING:
+    from tandem_policies.pretrained.language import LanguageTower
 
 
 class Text(NamedTuple):
@@ -35,7 +38,9 @@ class LanguageEncoder(nn.Module):
         tower: a pretrained model (tokens (B, L), mask (B, L)) -> (B, L, ``tower.width``) instead of the embedding.
     """
 
-    def __init__(self, config: TinyVLAConfig, vocab_size: int, longest: int, tower: nn.Module | None = None) -> None:
+    def __init__(
+        self, config: TinyVLAConfig, vocab_size: int, longest: int, tower: "LanguageTower | None" = None
+    ) -> None:
         super().__init__()
         self.tower = tower
         self.embedding: nn.Module = (

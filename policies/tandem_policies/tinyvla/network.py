@@ -10,6 +10,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,6 +28,10 @@ from tandem_policies.tinyvla.language import LanguageEncoder, NoInstruction, Tex
 from tandem_policies.tinyvla.speech import TextDecoder
 from tandem_policies.tinyvla.vision import VisionEncoder
 
+if TYPE_CHECKING:
+    from tandem_policies.pretrained.language import LanguageTower
+    from tandem_policies.pretrained.vision import VisionTower
+
 
 class TinyVLA(PolicyNetwork):
     """Any number of rgb8 cameras, with or without state and instruction. See the base for batches and units."""
@@ -42,11 +47,7 @@ class TinyVLA(PolicyNetwork):
 
             self.tokenizer = fetch_tokenizer(named, config.tokenizer_pad)
         self.vision = VisionEncoder(config, embodiment, _vision_tower(config, embodiment, assets))
-        self.language: LanguageEncoder | NoInstruction = (
-            LanguageEncoder(config, self._vocab_size(), self.longest_text, _language_tower(config, assets))
-            if embodiment.hears_instruction
-            else NoInstruction(config)
-        )
+        self.language = self._language(assets)
         self.fusion = FUSIONS[config.fusion](config, self.vision.grids)
         self.state = nn.Linear(embodiment.state_dim, config.dim) if embodiment.state_dim else None
         features = self.fusion.out_features + (config.dim if self.state else 0)
@@ -104,6 +105,17 @@ class TinyVLA(PolicyNetwork):
             return None
         return self.language(tokens["tokens"], tokens["tokens_mask"]).readouts
 
+    @classmethod
+    def asset_names(cls, config: TinyVLAConfig) -> tuple[str, ...]:  # type: ignore[override]
+        """The tokenizer, and what describes each pretrained backbone."""
+        backbones = {"vision_backbone.json": config.vision_backbone, "language_backbone.json": config.language_backbone}
+        return (*super().asset_names(config), *(name for name, backbone in backbones.items() if backbone is not None))
+
+    def assets(self) -> Assets:
+        """See :meth:`asset_names`."""
+        names = self.asset_names(self.config)[1:]
+        return {**super().assets(), **{name: tower.asset() for name, tower in zip(names, self._towers(), strict=True)}}
+
     def set_statistics(self, statistics: Mapping[str, Mapping[str, np.ndarray]]) -> None:
         super().set_statistics(statistics)
         self.head.set_limits(*(self.normalised("action", self.get_buffer(f"action_{end}")) for end in ("min", "max")))
@@ -113,9 +125,15 @@ class TinyVLA(PolicyNetwork):
         for part in self.modules():
             if isinstance(part, Stack):
                 part.checkpointing = True
-        for part in (self.vision, self.language):
-            if getattr(part, "tower", None) is not None:
-                part.tower.gradient_checkpointing_enable()
+        for tower in self._towers():
+            backbone: Any = tower.backbone
+            if not tower.frozen:
+                backbone.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def _towers(self) -> "list[VisionTower | LanguageTower]":
+        """The pretrained backbones, vision first."""
+        towers = (self.vision.tower, getattr(self.language, "tower", None))
+        return [tower for tower in towers if tower is not None]
 
     def _features(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Features (B, F) for the head, and the fusion's weights on the patches (B, heads, Q, N)."""
@@ -134,33 +152,38 @@ class TinyVLA(PolicyNetwork):
         ready = batch.get("language")
         return self.language(batch["tokens"], batch["tokens_mask"]) if ready is None else Text.of(ready)
 
+    def _language(self, assets: Assets | None) -> LanguageEncoder | NoInstruction:
+        if not self.embodiment.hears_instruction:
+            if self.config.language_backbone is not None:
+                deaf = f"embodiment '{self.embodiment.name}', which hears no instruction"
+                raise TandemError(f"policy 'tinyvla': a language_backbone for {deaf} (allowed: null)")
+            return NoInstruction(self.config)
+        tower = _language_tower(self.config, assets)
+        size = tower.vocab_size if tower else self.config.vocab_size or self.tokenizer.size
+        if self.tokenizer.size > size:
+            allowed = "the language backbone's own tokenizer" if tower else f"vocab_size {size}"
+            raise TandemError(f"policy 'tinyvla': the tokenizer has {self.tokenizer.size} ids (allowed: {allowed})")
+        return LanguageEncoder(self.config, size, self.longest_text, tower)
+
     def _reach(self) -> Tensor:
         """The greatest size of each action scalar in the data, (A,)."""
         return torch.maximum(self.get_buffer("action_min").abs(), self.get_buffer("action_max").abs())
 
-    def _vocab_size(self) -> int:
-        """Rows of the token embedding."""
-        size = self.config.vocab_size or self.tokenizer.size
-        if self.tokenizer.size > size:
-            ids = f"the tokenizer has {self.tokenizer.size} ids"
-            raise TandemError(f"policy 'tinyvla': {ids} (allowed: vocab_size {size})")
-        return size
 
-
-def _vision_tower(config: TinyVLAConfig, embodiment: Embodiment, assets: Assets | None) -> nn.Module | None:
+def _vision_tower(config: TinyVLAConfig, embodiment: Embodiment, assets: Assets | None) -> "VisionTower | None":
     """The pretrained image encoder that the config names; transformers is imported for it alone."""
     if config.vision_backbone is None:
         return None
-    from tandem_policies.pretrained import vision_tower
+    from tandem_policies.pretrained.vision import vision_tower
 
     return vision_tower(config, embodiment, assets)
 
 
-def _language_tower(config: TinyVLAConfig, assets: Assets | None) -> nn.Module | None:
+def _language_tower(config: TinyVLAConfig, assets: Assets | None) -> "LanguageTower | None":
     """The pretrained text model that the config names."""
     if config.language_backbone is None:
         return None
-    from tandem_policies.pretrained import language_tower
+    from tandem_policies.pretrained.language import language_tower
 
     return language_tower(config, assets)
 

@@ -6,6 +6,8 @@ lies. With few demonstrations that is the difference between learning what red i
 A pretrained image encoder may stand in place of the patch embedding (the stem); the blocks then come after it.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,9 @@ from tandem_datasets.embodiment import Camera, Embodiment, Encoding
 from tandem_datasets.errors import TandemError
 from tandem_policies.attention import Block, Stack, sinusoids_2d
 from tandem_policies.tinyvla.config import TinyVLAConfig
+
+if TYPE_CHECKING:
+    from tandem_policies.pretrained.vision import VisionTower
 
 MOST_PATCHES = 4096  # over all cameras; attention grows with the square
 
@@ -30,7 +35,7 @@ class VisionEncoder(nn.Module):
         TandemError: no camera, one that is not rgb8, a side that is no multiple of the patch, too many patches.
     """
 
-    def __init__(self, config: TinyVLAConfig, embodiment: Embodiment, tower: nn.Module | None = None) -> None:
+    def __init__(self, config: TinyVLAConfig, embodiment: Embodiment, tower: "VisionTower | None" = None) -> None:
         super().__init__()
         self.patch = config.patch
         self.drop = config.vision_drop
