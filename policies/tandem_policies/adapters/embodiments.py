@@ -135,43 +135,46 @@ def _channels_first(item: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _state(item: Mapping[str, Any], statistics: Mapping[str, Any], where: str) -> tuple[StateScalar, ...]:
-    scalars = []
-    for name, low, high in _scalars(STATE, "state", item, statistics, where):
-        stem, _, ending = name.rpartition(".")
-        source = _SOURCES.get(ending, StateSource.POSE) if stem else StateSource.POSE
-        plain = _plain(stem) if source.is_joint else _qualified(name)
-        scalars.append(StateScalar(plain, "1", low, high, source))
-    return tuple(scalars)
-
-
-def _action(item: Mapping[str, Any], statistics: Mapping[str, Any], where: str) -> tuple[ActionScalar, ...]:
+    limits = _limits(STATE, item, statistics, where)
+    named = [_state_name(name) for name in _flat(item.get("names"))]
+    if len(named) != len(limits) or len(set(named)) != len(named):
+        named = [(f"state_{index}", StateSource.POSE) for index in range(len(limits))]
     return tuple(
-        ActionScalar(_qualified(name.removesuffix(".pos")), "1", low, high, ActionKind.ABSOLUTE)
-        for name, low, high in _scalars(ACTION, "action", item, statistics, where)
+        StateScalar(name, "1", low, high, source) for (name, source), (low, high) in zip(named, limits, strict=True)
     )
 
 
-def _scalars(
-    key: str, stem: str, item: Mapping[str, Any], statistics: Mapping[str, Any], where: str
-) -> list[tuple[str, float, float]]:
-    """Name and limits of each number of a feature; numbered names where the feature has none, or not as many."""
+def _action(item: Mapping[str, Any], statistics: Mapping[str, Any], where: str) -> tuple[ActionScalar, ...]:
+    limits = _limits(ACTION, item, statistics, where)
+    named = [_qualified(name.removesuffix(".pos")) for name in _flat(item.get("names"))]
+    if len(named) != len(limits) or len(set(named)) != len(named):
+        named = [f"action_{index}" for index in range(len(limits))]
+    return tuple(
+        ActionScalar(name, "1", low, high, ActionKind.ABSOLUTE) for name, (low, high) in zip(named, limits, strict=True)
+    )
+
+
+def _limits(key: str, item: Mapping[str, Any], statistics: Mapping[str, Any], where: str) -> list[tuple[float, float]]:
+    """Lower and upper limit of each number of a feature."""
     shape = tuple(item["shape"])
     if len(shape) != 1:
         raise TandemError(f"{where}: {key} has shape {shape} (allowed: (N,))")
-    names = _flat(item.get("names"))
-    if len(names) != shape[0] or len({_qualified(name) for name in names}) != len(names):
-        names = [f"{stem}_{index}" for index in range(shape[0])]
-    limits = []
+    ends = []
     for quantity, unknown in (("min", -1.0), ("max", 1.0)):
         values = np.asarray(statistics.get(quantity, np.full(shape, unknown)), np.float64)
         if values.shape != shape or not np.isfinite(values).all():
             raise TandemError(
                 f"{where}: statistics {key}.{quantity} of shape {values.shape} (allowed: {shape}, finite)"
             )
-        limits.append(values)
-    still = limits[0] >= limits[1]  # a scalar that never moved
-    low, high = limits[0] - 0.5 * still, limits[1] + 0.5 * still
-    return list(zip(names, low.tolist(), high.tolist(), strict=True))
+        ends.append(values)
+    still = ends[0] >= ends[1]  # a scalar that never moved
+    return list(zip((ends[0] - 0.5 * still).tolist(), (ends[1] + 0.5 * still).tolist(), strict=True))
+
+
+def _state_name(text: str) -> tuple[str, StateSource]:
+    stem, _, ending = text.rpartition(".")
+    source = _SOURCES.get(ending, StateSource.POSE) if stem else StateSource.POSE
+    return (_plain(stem) or "x", source) if source.is_joint else (_qualified(text), source)
 
 
 def _flat(names: Any) -> list[str]:
