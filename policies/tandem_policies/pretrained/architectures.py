@@ -33,6 +33,7 @@ class Architecture:
     model: str  # the class that reads its weights
     inner: str = ""  # its module that is the backbone; all of it, if empty
     part_of: str = ""  # the model type of whole checkpoints that hold it beside others
+    renamed: Mapping[str, str] = field(default_factory=dict)  # patterns of names in such a checkpoint, and ours
     changes: Mapping[str, Any] = field(default_factory=dict)  # of the configuration
     arguments: Mapping[str, Any] = field(default_factory=dict)  # of the model's constructor
     unread: tuple[str, ...] = ()  # modules and parameters of the backbone that nothing reads
@@ -95,7 +96,9 @@ LANGUAGE: dict[str, LanguageArchitecture] = {
     "distilbert": LanguageArchitecture("DistilBertConfig", "DistilBertModel"),
     "gemma": LanguageArchitecture("GemmaConfig", "GemmaModel"),
     "gemma2": LanguageArchitecture("Gemma2Config", "Gemma2Model"),
-    "gemma3_text": LanguageArchitecture("Gemma3TextConfig", "Gemma3TextModel"),
+    "gemma3_text": LanguageArchitecture(
+        "Gemma3TextConfig", "Gemma3TextModel", part_of="gemma3", renamed={r"^(model\.)?language_model\.(model\.)?": ""}
+    ),
     "llama": LanguageArchitecture("LlamaConfig", "LlamaModel"),
     "mistral": LanguageArchitecture("MistralConfig", "MistralModel"),
     "modernbert": LanguageArchitecture("ModernBertConfig", "ModernBertModel"),
@@ -164,16 +167,30 @@ class Recipe[A: Architecture]:
         Raises:
             TandemError: the weights are damaged, of another architecture or of other sizes.
         """
-        kind = _class(self.architecture.model)
-        options = {"dtype": dtype, "use_safetensors": True, "local_files_only": True, "output_loading_info": True}
+        architecture = self.architecture
+        kind = _class(architecture.model)
+        whole = bool(architecture.part_of) and read_json(folder / CONFIG).get("model_type") == architecture.part_of
+        options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
+        if whole and architecture.renamed:
+            options["key_mapping"] = dict(architecture.renamed)
         with torch.random.fork_rng(devices=[]):  # what it initialises is replaced, and must not move our randomness
             model, report = _quietly(
                 lambda: kind.from_pretrained(
-                    str(folder), config=self.configuration(), **options, **self.architecture.arguments
+                    str(folder),
+                    config=self.configuration(),
+                    dtype=dtype,
+                    ignore_mismatched_sizes=True,  # the report has them
+                    **options,
+                    **architecture.arguments,
                 ),
                 where,
             )
         backbone = self._backbone_of(model)
+        self._check(report, model, backbone, where)
+        return backbone
+
+    def _check(self, report: Mapping[str, Any], model: nn.Module, backbone: nn.Module, where: str) -> None:
+        """Raises TandemError unless all of the backbone was in the file."""
         names = {id(value): name for name, value in [*model.named_parameters(), *model.named_buffers()]}
         wanted = {names[id(value)] for value in [*backbone.parameters(), *backbone.buffers()]}
         missing = sorted(wanted & set(report["missing_keys"]))
@@ -182,7 +199,9 @@ class Recipe[A: Architecture]:
                 f"{where}: the weights are of another architecture: no '{missing[0]}', and "
                 f"{len(missing) - 1} more are missing (wanted: those of a {self.architecture.model})"
             )
-        return backbone
+        for name, came, allowed in sorted(report["mismatched_keys"]):
+            if name in wanted:
+                raise TandemError(f"{where}: '{name}' is {list(came)} (its {CONFIG} wants {list(allowed)})")
 
     def empty(self, dtype: torch.dtype, where: str) -> nn.Module:
         """The backbone with weights that are not initialised: to be loaded into, or to be counted on ``meta``."""
