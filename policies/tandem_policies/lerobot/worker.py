@@ -6,7 +6,6 @@ error. When its input ends, because the client is gone or wants no more, it ends
 
 import os
 import queue
-import sys
 import threading
 import traceback
 from typing import Any
@@ -90,4 +89,4 @@ def _infer(policy: Any, request: dict[str, Any], arrays: list[np.ndarray]) -> np
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

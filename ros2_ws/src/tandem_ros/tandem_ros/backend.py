@@ -28,7 +28,7 @@ DEFAULTS: Mapping[str, Any] = {
     "namespace": "",
     "device": "cpu",  # where the policy computes
     "threads": 1,  # of the policy's network
-    "ready_timeout_s": 60.0,  # until all nodes are up
+    "ready_timeout_s": 300.0,  # until all nodes are up; a policy of LeRobot's takes its time
     "call_timeout_s": 10.0,  # of each acknowledgement between nodes
     "episode_timeout_s": 600.0,  # of a whole episode
     "answer_timeout_s": 0.5,  # lock-step: after it an unanswered observation is sent again
@@ -128,9 +128,11 @@ def _require_fit(policy: str, embodiment: Embodiment) -> None:
     """Refuses early what the policy node would refuse seconds later; whatever else is wrong, it finds itself."""
     if policy == EXPERT:
         return
-    config = Path(policy) / "config.json"
+    beside = Path(policy) / "embodiment.json"  # of LeRobot's own policies
+    config = beside if beside.is_file() else Path(policy) / "config.json"
     try:
-        made_for = json.loads(config.read_text("utf-8"))["embodiment"]
+        content = json.loads(config.read_text("utf-8"))
+        made_for = content if config is beside else content["embodiment"]
     except OSError as error:
         raise TandemError(f"policy '{policy}': {config} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError):

@@ -41,7 +41,7 @@ class Plan:
     env: str = ""  # for the record
     provenance: Mapping[str, Any] = field(default_factory=dict)
     call_timeout_s: float = 10.0  # of every acknowledgement
-    ready_timeout_s: float = 60.0  # of the first reset and release: nodes may still be starting
+    ready_timeout_s: float = 300.0  # of the first reset and release: nodes may still be starting
     episode_timeout_s: float = 600.0  # of a whole episode
 
 

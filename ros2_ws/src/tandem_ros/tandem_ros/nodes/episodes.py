@@ -30,7 +30,7 @@ class EpisodesNode(Node):
             env=parameter(self, "env_id", ""),
             provenance=json_parameter(self, "provenance", parameter(self, "provenance", "{}")),
             call_timeout_s=parameter(self, "call_timeout_s", 10.0),
-            ready_timeout_s=parameter(self, "ready_timeout_s", 60.0),
+            ready_timeout_s=parameter(self, "ready_timeout_s", 300.0),
             episode_timeout_s=parameter(self, "episode_timeout_s", 600.0),
         )
         if self._plan.episodes < 1:
