@@ -17,6 +17,7 @@ from tandem_training.results import METRICS, machine, write_json
 from tandem_training.statistics import percentiles, wilson
 
 WHERE = "tandem eval"
+INSTRUCTION = "instruction"  # what figures are broken down by where the data set names nothing else
 _BATCH = 128  # observations of one inference
 _WARM = 3  # inferences before those that are timed
 _MOST_GROUPS = 24  # values of one quantity that a plot has room for
@@ -226,7 +227,7 @@ def _groups(frames: Frames, indices: np.ndarray, stores: list[str]) -> dict[str,
         owners = frames.episode[indices]
         return {str(name): np.array([groups[name] for groups in episodes])[owners] for name in episodes[0]}
     if 1 < len(frames.instructions) <= _MOST_GROUPS:
-        return {"instruction": np.array(frames.instructions)[frames.instruction[indices]]}
+        return {INSTRUCTION: np.array(frames.instructions)[frames.instruction[indices]]}
     return {}
 
 

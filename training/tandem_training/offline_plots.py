@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from tandem_datasets.errors import TandemError
 from tandem_training.accuracy import SAME_WAY
-from tandem_training.offline import Offline, histories
+from tandem_training.offline import INSTRUCTION, Offline, histories
 from tandem_training.report.figures import COLOURS
 from tandem_training.sheets import Case, sheet
 from tandem_training.statistics import wilson
@@ -131,7 +131,8 @@ def _error_bars(axes: Axes, labels: list[str], misses: list[np.ndarray]) -> None
 
 def _tidy(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(axis="x", labelrotation=35, labelsize=8)
+    for label in axes.get_xticklabels():
+        label.set(rotation=35, fontsize=8, horizontalalignment="right", rotation_mode="anchor")
 
 
 def _sheet(found: Offline, policy: Any, places: np.ndarray) -> np.ndarray:
@@ -140,7 +141,7 @@ def _sheet(found: Offline, policy: Any, places: np.ndarray) -> np.ndarray:
     cases = []
     for row, place in enumerate(places):
         index, there = found.indices[place], found.there[place]
-        facts = [f"{name.split(' ')[0]} {values[place]}" for name, values in found.groups.items()]
+        facts = [f"{key.split(' ')[0]} {values[place]}" for key, values in found.groups.items() if key != INSTRUCTION]
         cases.append(
             Case(
                 images={name: images[index] for name, images in frames.images.items()},
