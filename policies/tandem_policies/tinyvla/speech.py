@@ -35,6 +35,7 @@ class TextDecoder(nn.Module):
         self.length = sum(table.shape[1] for table in tables)
         self.condition = nn.Linear(features, config.dim)
         self.embedding = nn.Embedding(len(ids), config.dim)
+        nn.init.normal_(self.embedding.weight, std=0.02)  # at first what is seen outweighs what was said
         self.blocks = Stack(
             Block(config.dim, config.heads, config.mlp_ratio, config.dropout) for _ in range(config.text_depth)
         )
@@ -69,9 +70,9 @@ class TextDecoder(nn.Module):
 
     def forward(self, features: Tensor, said: Tensor) -> Tensor:
         """Logits (B, T + 1, V) of the next token after none, one, ... all of the T tokens said (B, T)."""
-        x = torch.cat([self.condition(features)[:, None], self.embedding(said)], dim=1)
-        length = x.shape[1]
-        x = x + self.get_buffer("positions")[:length]
+        before = F.pad(said, (1, 0))  # padding stands for the beginning too
+        length = before.shape[1]
+        x = self.embedding(before) + self.condition(features)[:, None] + self.get_buffer("positions")[:length]
         earlier = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
         return self.out(self.norm(self.blocks(x, earlier)))
 
