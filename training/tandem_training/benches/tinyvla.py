@@ -7,6 +7,7 @@ The static rows train by a fixed number of steps and are measured on the test sp
 notes. The controls train the same network without what it should need.
 """
 
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -77,7 +78,9 @@ class TinyVLABench:
         arguments = [*overrides, f"seed={self.config.seed}"]
 
         def make(path: Path) -> dict[str, Any]:
-            return {"metrics": run(compose("train", [*arguments, f"data={data}", f"out={quoted(path)}"])).metrics}
+            begun = time.process_time()
+            metrics = run(compose("train", [*arguments, f"data={data}", f"out={quoted(path)}"])).metrics
+            return {"metrics": metrics, "cpu_s": time.process_time() - begun}
 
         return self.job.run(f"policy_{name}", {"train": arguments, "data": data}, make, after)
 
@@ -186,4 +189,5 @@ class TinyVLABench:
 def _training(done: Done) -> str:
     metrics = done.facts["metrics"]
     size = f"{metrics['parameters']:,} parameters"
-    return f"{size}, {metrics['steps']} steps in {metrics['seconds']:.0f} s on {metrics['device']}"
+    took = f"{metrics['seconds']:.0f} s ({done.facts['cpu_s']:.0f} CPU-s, start and validations included)"
+    return f"{size}, {metrics['steps']} steps in {took} on {metrics['device']}"
