@@ -8,7 +8,7 @@ import pytest
 
 from tandem_datasets.errors import TandemError
 from tandem_training.cli import main
-from tandem_training.config import compose
+from tandem_training.config import compose, section
 from tandem_training.engine.settings import TrainerSettings
 from tandem_training.stages import build_stage
 
@@ -17,7 +17,7 @@ SMALL = ["policy.dim=32", "policy.fusion_heads=4"]
 
 def build(*overrides):
     config = compose("train", [*SMALL, *overrides])
-    return build_stage(config, TrainerSettings.from_mapping(dict(config.trainer)))
+    return build_stage(config, TrainerSettings.from_mapping(section(config.trainer)))
 
 
 def test_named_data_validate_on_their_own_split(small_static):
