@@ -29,7 +29,7 @@ def folder_of(name: str, wanted: Sequence[str], where: str, also: Sequence[str] 
     """
     shown = ", ".join(wanted[:3])
     here = Path(name).expanduser()
-    if here.is_dir():
+    if name and here.is_dir():
         if not _found(here, wanted):
             raise TandemError(f"{where}: the folder holds none of its files (wanted: {shown})")
         return here

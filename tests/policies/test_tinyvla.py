@@ -5,6 +5,7 @@ import torch
 
 from tandem_datasets.embodiment import Camera, Encoding
 from tandem_datasets.errors import TandemError
+from tandem_policies.files import _Uninitialised
 from tandem_policies.network import count_parameters, create, parameter_table
 from tandem_training.config import compose
 
@@ -102,14 +103,25 @@ def test_bfloat16_autocast_trains(body, batch_of):
     assert torch.isfinite(loss)
 
 
-def test_nano_is_small_and_its_yaml_names_every_field(body):
-    values = dict(compose("train", ["policy=tinyvla/nano"]).policy)
-    network = create(embodiment=body(cameras=(Camera("top", 64, 64),)), **values)
+@pytest.mark.parametrize(
+    ("size", "least", "most"),
+    [
+        ("nano", 200_000, 500_000),
+        ("minimal", 13_000_000, 15_000_000),
+        ("medium", 95_000_000, 110_000_000),
+        ("large", 430_000_000, 470_000_000),
+    ],
+)
+def test_every_size_is_what_its_name_says_and_its_yaml_names_every_field(body, size, least, most):
+    values = dict(compose("train", [f"policy=tinyvla/{size}"]).policy)
+    with torch.device("meta"), _Uninitialised():
+        network = create(embodiment=body(cameras=(Camera("top", 64, 64),)), **values)
     counts = count_parameters(network)
     assert counts["total"] == sum(value.numel() for value in network.parameters())
-    assert counts["total"] <= 500_000
+    assert least <= counts["total"] <= most
     assert network.config.to_dict() == {key: value for key, value in values.items() if key != "type"}
     assert "vision" in parameter_table(network)
+    assert size != "nano" or network.config == type(network.config)()
 
 
 @pytest.mark.parametrize(
@@ -137,6 +149,9 @@ def test_a_body_that_it_cannot_serve_is_refused(body, cameras, message):
         ({"chunk_size": True}, "chunk_size is True .*int"),
         ({"dropout": float("nan")}, "dropout is nan"),
         ({"vocab_size": 300}, "tokenizer has 512 ids .*vocab_size 300"),
+        ({"fusion": "atention"}, "fusion: unknown name 'atention'; did you mean 'cross_attention'"),
+        ({"head": 3}, "head is 3 .*str"),
+        ({"bins": 1}, "bins is 1 .*2..1024"),
         ({"widht": 3}, "unknown name 'widht'"),
     ],
 )

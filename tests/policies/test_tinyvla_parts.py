@@ -43,11 +43,11 @@ def test_every_fusion_with_every_head(body, batch_of, tmp_path, fusion, head):
     depth = 2 if fusion == "tokens" else 1
     network = create("tinyvla", body(cameras=TWO), fusion=fusion, head=head, fusion_depth=depth, queries=2, **SMALL)
     spread_statistics(network)
-    batch = batch_of(network, size=16)
+    batch = batch_of(network, size=8)
     network.eval()
     before = network.loss(batch)[0].item()
     network.train()
-    descend(network, batch, 30)
+    descend(network, batch, 20)
     network.loss(batch)[0].backward()  # gates have opened by now
     assert [name for name, value in network.named_parameters() if value.grad is None or not value.grad.any()] == []
     network.eval()
@@ -152,11 +152,11 @@ def test_a_flow_learns_both_of_two_ways_where_regression_learns_their_mean(body,
 @pytest.mark.parametrize("decoding", ["expectation", "argmax"])
 def test_bins_lie_between_the_datas_least_and_greatest(body, batch_of, decoding):
     torch.manual_seed(0)
-    network = create("tinyvla", body(), head="bins", bins=9, bin_decoding=decoding, **SMALL)
+    network = create("tinyvla", body(), head="bins", bins=9, bin_decoding=decoding, **SMALL | {"head_dim": 64})
     spread_statistics(network)
     batch = batch_of(network, size=4)
     batch["action"][0] = 30.0  # beyond the data: counts as the greatest
-    descend(network, batch, 100)
+    descend(network, batch, 60)
     chunk = network.eval().predict(batch)
     assert chunk.abs().max() <= 1 + 1e-5
     assert (chunk[0] - 1).abs().max() < 0.2
