@@ -1,98 +1,18 @@
-"""A LeRobot policy directory as a Policy, computed in a process of its own; imports neither LeRobot nor torch."""
+"""A LeRobot policy directory as a Policy, computed in a process of its own; imports no LeRobot."""
 
-import os
-import re
-import subprocess
-import sys
-import threading
-import weakref
-from collections import deque
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, NoReturn
 
 import numpy as np
 
 from tandem_datasets.embodiment import Embodiment
-from tandem_datasets.errors import TandemError
 from tandem_datasets.frames import Observation, check_observation
 from tandem_datasets.policy import History, NoiseKey
-from tandem_policies.lerobot.wire import EndedError, LateError, receive, send
+from tandem_policies.lerobot.checking import check_directory
+from tandem_policies.lerobot.process import Worker
 
 START_TIMEOUT_S = 600.0  # importing LeRobot takes 16 s on a quiet machine; large weights come from disk
 ANSWER_TIMEOUT_S = 600.0  # a large model on a CPU computes for minutes
-_END_TIMEOUT_S = 2.0
-_TAIL_LINES = 100
-_WHEEL_LIBRARIES = re.compile(r"/ros_\w+\.libs$")
-_BOOTSTRAPPED = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
-
-
-class Worker:
-    """The process, the lines that it printed last, and questions and answers, one at a time."""
-
-    def __init__(self, where: str, threads: int) -> None:
-        self._where = where
-        self._lock = threading.Lock()
-        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "tandem_policies.lerobot.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=worker_environment(os.environ, threads),
-            process_group=0,  # Ctrl-C reaches this process alone; the worker ends when its input does
-        )
-        assert self.process.stderr is not None
-        self._reader = threading.Thread(target=_keep, args=(self.process.stderr, self._tail), daemon=True)
-        self._reader.start()
-        self._finalizer = weakref.finalize(self, _end, self.process)
-
-    def ask(
-        self, question: Mapping[str, Any], arrays: Sequence[np.ndarray], timeout_s: float
-    ) -> tuple[dict[str, Any], list[np.ndarray]]:
-        """The answer; safe from any thread.
-
-        Raises:
-            TandemError: what went wrong over there, or the process is gone or silent.
-        """
-        process = self.process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with self._lock:
-            if process.stdin.closed:
-                raise TandemError(f"{self._where}: its process has been ended")
-            try:
-                send(process.stdin.fileno(), question, arrays)
-                answer, found = receive(process.stdout.fileno(), timeout_s)
-            except EndedError:
-                self._fail()
-            except LateError:
-                process.kill()
-                raise TandemError(
-                    f"{self._where}: its process gave no answer for {timeout_s:g} s{self._last_words()}"
-                ) from None
-        if "error" in answer:
-            raise TandemError(f"{self._where}: {answer['error']}")
-        return answer, found
-
-    def close(self) -> None:
-        """Ends the process; a second time does nothing."""
-        self._finalizer()
-
-    def _fail(self) -> NoReturn:
-        try:
-            status = self.process.wait(_END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            status = self.process.wait()
-        self._reader.join(1.0)
-        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        raise TandemError(f"{self._where}: its process {how}{self._last_words()}")
-
-    def _last_words(self) -> str:
-        lines = [line for line in self._tail if line.strip()]
-        return f": {lines[-1].strip()[:300]}" if lines else ""
 
 
 class RemotePolicy:
@@ -113,6 +33,7 @@ class RemotePolicy:
 
     def __init__(self, path: str | Path, device: str = "cpu", threads: int = 1) -> None:
         self._where = f"policy '{path}'"
+        check_directory(path)  # what can be refused at once is
         self._worker = Worker(self._where, threads)
         question = {"do": "open", "path": str(Path(path).absolute()), "device": device, "threads": threads}
         try:
@@ -163,38 +84,3 @@ class RemotePolicy:
     def close(self) -> None:
         """Ends its process. Without it, that ends with this object or with this process."""
         self._worker.close()
-
-
-def worker_environment(present: Mapping[str, str], threads: int) -> dict[str, str]:
-    """The worker's environment: no downloads unless they are asked for, and none of what the ROS wheels add.
-
-    The wheels re-execute Python with their libraries on ``LD_LIBRARY_PATH`` and mark that as done; both are taken out
-    together.
-    """
-    base = dict(present)
-    if base.pop(_BOOTSTRAPPED, None):
-        paths = base.pop("LD_LIBRARY_PATH", "").split(os.pathsep)
-        kept = [path for path in paths if path and not _WHEEL_LIBRARIES.search(path)]
-        if kept:
-            base["LD_LIBRARY_PATH"] = os.pathsep.join(kept)
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    return offline | base | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
-
-
-def _keep(lines: IO[bytes], tail: "deque[str]") -> None:
-    with lines:
-        for line in lines:
-            tail.append(line.decode(errors="replace").rstrip())
-
-
-def _end(process: subprocess.Popen) -> None:
-    assert process.stdin is not None
-    with suppress(OSError):
-        process.stdin.close()
-    try:
-        process.wait(_END_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    assert process.stdout is not None
-    process.stdout.close()

@@ -29,7 +29,7 @@ class LateError(Exception):
 
 def send(descriptor: int, message: Mapping[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
     """Writes one message; raises :class:`EndedError` if nobody reads any more."""
-    rows = [np.ascontiguousarray(array) for array in arrays]
+    rows = [np.asarray(array, order="C") for array in arrays]
     shapes = [[row.dtype.str, list(row.shape)] for row in rows]
     text = json.dumps({**message, "arrays": shapes}).encode()
     parts = [_HEAD.pack(_MARK, len(text), sum(row.nbytes for row in rows)), text, *(row.tobytes() for row in rows)]

@@ -21,6 +21,8 @@ Request = tuple[dict[str, Any], list[np.ndarray]]
 def main() -> None:
     """Opens what the first request names, and predicts for the others."""
     requests, answers = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)  # whatever asks its user something gets no answer
     os.dup2(2, 1)
     inbox: queue.Queue[Request] = queue.Queue()
     threading.Thread(target=_read, args=(requests, inbox), daemon=True).start()

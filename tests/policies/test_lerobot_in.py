@@ -1,0 +1,310 @@
+"""LeRobot's policies as networks of ours, in one process: they train, repeat, hear, and come back from disk equal."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tandem_datasets.embodiment import ActionKind, ActionScalar, Camera, Embodiment, Encoding, StateScalar, StateSource
+from tandem_datasets.errors import TandemError
+from tandem_policies.files import is_lerobots, load_network, save
+from tandem_policies.network import PolicyNetwork, create
+
+BODY = Embodiment(
+    name="tester",
+    rate_hz=10.0,
+    hears_instruction=True,
+    cameras=(Camera("top", 64, 64),),
+    state=tuple(StateScalar(f"agent/s{i}", "m", -1.0, 1.0, StateSource.POSE) for i in range(2)),
+    action=tuple(ActionScalar(f"agent/a{i}", "m", -1.0, 1.0, ActionKind.DELTA_STEP) for i in range(2)),
+)
+STATISTICS = {
+    key: {
+        quantity: np.array(row, np.float32)
+        for quantity, row in {"mean": [0.2, -0.3], "std": [0.5, 0.7], "min": [-2, -1], "max": [1, 3]}.items()
+    }
+    for key in ("state", "action")
+}
+NO_DOWNLOAD = {"pretrained_backbone_weights": None}
+ACT: dict[str, Any] = {
+    "policy": "act", "chunk_size": 3, "n_action_steps": 2,
+    "options": {**NO_DOWNLOAD, "dim_model": 32, "n_heads": 2, "dim_feedforward": 32, "n_encoder_layers": 1,
+                "n_vae_encoder_layers": 1},
+}  # fmt: skip
+DIFFUSION: dict[str, Any] = {
+    "policy": "diffusion", "chunk_size": 3,
+    "options": {**NO_DOWNLOAD, "n_obs_steps": 2, "down_dims": [8, 16], "diffusion_step_embed_dim": 8,
+                "use_group_norm": True, "noise_scheduler_type": "DDIM", "num_inference_steps": 2},
+}  # fmt: skip
+DDPM: dict[str, Any] = {
+    "policy": "diffusion", "chunk_size": 4,
+    "options": {**DIFFUSION["options"], "n_obs_steps": 1, "noise_scheduler_type": "DDPM", "num_train_timesteps": 3},
+}  # fmt: skip
+VQBET: dict[str, Any] = {
+    "policy": "vqbet", "chunk_size": 2, "n_action_steps": 2,
+    "options": {**NO_DOWNLOAD, "n_obs_steps": 2, "n_action_pred_token": 2, "crop_shape": None, "gpt_n_layer": 1,
+                "n_vqvae_training_steps": 2, "vqvae_embedding_dim": 8, "vqvae_enc_hidden_dim": 8, "gpt_block_size": 16,
+                "gpt_input_dim": 16, "gpt_output_dim": 16, "gpt_hidden_dim": 16, "gpt_n_head": 2},
+}  # fmt: skip
+BEFORE, AFTER = "policy_preprocessor.json", "policy_postprocessor.json"
+KEYS = [(0, 0), (0, 1), (7, 0)]
+
+
+def make(settings: dict[str, Any]) -> PolicyNetwork:
+    torch.manual_seed(0)
+    network = create("lerobot", BODY, **settings)
+    network.set_statistics(STATISTICS)
+    return network
+
+
+def make_batch(network: PolicyNetwork, texts: tuple[str, ...] = ("find red", "", "größe")) -> dict[str, Tensor]:
+    rng = np.random.default_rng(0)
+    size, steps, past = len(texts), network.n_obs_steps, network.n_past_actions
+    lead = (size,) if steps == 1 else (size, steps)
+    batch = {
+        "images.top": torch.from_numpy(rng.integers(0, 256, (*lead, 64, 64, 3)).astype(np.uint8)),
+        "state": torch.from_numpy(rng.uniform(-1, 1, (*lead, 2)).astype(np.float32)),
+        "action": torch.from_numpy(rng.uniform(0, 1, (size, network.chunk_size, 2)).astype(np.float32)),
+        "action_is_pad": torch.zeros(size, network.chunk_size, dtype=torch.bool),
+        "past_action": torch.from_numpy(rng.uniform(0, 1, (size, past, 2)).astype(np.float32)),
+        "past_action_is_pad": torch.zeros(size, past, dtype=torch.bool),
+    }
+    return batch | network.tokenize(texts)
+
+
+def train(network: PolicyNetwork, batch: dict[str, Tensor], steps: range) -> None:
+    optimizer = torch.optim.SGD(network.parameters(), 1e-3)
+    for step in steps:
+        torch.manual_seed(step)
+        loss, told = network.train().loss(batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        assert torch.isfinite(loss)
+        assert all(value.numel() == 1 and not value.requires_grad for value in told.values())
+    network.eval()
+
+
+def predict(network: PolicyNetwork, batch: dict[str, Tensor], keys: list[tuple[int, int]] | None = None) -> Tensor:
+    with torch.no_grad():
+        return network.predict(batch, keys)
+
+
+@pytest.mark.parametrize("settings", [ACT, DIFFUSION, DDPM, VQBET], ids=["act", "diffusion", "ddpm", "vqbet"])
+def test_it_trains_repeats_and_comes_back_equal(settings, tmp_path):
+    network = make(settings)
+    batch = make_batch(network)
+    network.start(batch)
+    train(network, batch, range(3))  # VQ-BeT's codes are learned in the first two
+    torch.manual_seed(1)
+    wanted = torch.rand(1)
+    torch.manual_seed(1)
+    chunks = predict(network, batch, KEYS)
+    assert torch.equal(torch.rand(1), wanted), "predicting with keys moved the caller's generator"
+    assert chunks.shape == (3, settings["chunk_size"], 2)
+    assert torch.isfinite(chunks).all()
+    assert torch.equal(predict(network, batch, KEYS), chunks)
+    alone = predict(network, {key: value[1:2] for key, value in batch.items()}, KEYS[1:2])
+    torch.testing.assert_close(alone, chunks[1:2], rtol=0, atol=1e-4)
+    others = predict(network, batch, [(9, 9)] * 3)
+    assert torch.equal(others, chunks) == (settings["policy"] == "act")
+
+    folder = save(network, tmp_path / "policy")
+    again = open_directory(folder)
+    assert (again.embodiment, again.training) == (BODY, False)
+    assert again.config.options.items() >= settings["options"].items()
+    for key in ("chunk_size", "n_action_steps", "embedding_size"):
+        assert getattr(again.config, key) == getattr(network.config, key)
+    assert torch.equal(predict(again, batch, KEYS), chunks)
+    again.forget_processors()
+    assert torch.equal(predict(again, batch, KEYS), chunks), "statistics did not come back whole"
+
+
+def open_directory(folder: Path) -> Any:
+    from tandem_policies.lerobot.files import open_policy
+
+    return open_policy(folder)
+
+
+@pytest.mark.parametrize("settings", [ACT, VQBET], ids=["act", "vqbet"])
+def test_a_state_dict_is_all_that_a_resumed_training_needs(settings):
+    """Regression: LeRobot counts the steps of VQ-BeT's first phase in a plain number, and counts validations too."""
+    through = make(settings)
+    batch = make_batch(through)
+    through.start(batch)
+    train(through, batch, range(1))
+    through.loss(batch)  # a validation
+    kept = {name: value.clone() for name, value in through.state_dict().items()}
+    train(through, batch, range(1, 3))
+    resumed = make(settings)
+    resumed.load_state_dict(kept)
+    train(resumed, batch, range(1, 3))
+    differ = [
+        name for name, value in through.state_dict().items() if not torch.equal(value, resumed.state_dict()[name])
+    ]
+    assert differ == []
+    assert torch.equal(predict(resumed, batch, KEYS), predict(through, batch, KEYS))
+
+
+@pytest.fixture(scope="module")
+def act() -> PolicyNetwork:
+    network = make(ACT)
+    network.start(make_batch(network))
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def act_directory(act, tmp_path_factory) -> Path:
+    return save(act, tmp_path_factory.mktemp("act") / "policy")
+
+
+@pytest.fixture
+def copied(act_directory, tmp_path) -> Path:
+    """A copy to spoil; the weights are shared."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for file in act_directory.iterdir():
+        if file.name == "model.safetensors":
+            (folder / file.name).symlink_to(file)
+        else:
+            (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+def test_instructions_are_heard(act):
+    one = predict(act, make_batch(act, ("find the red block",) * 2))
+    other = predict(act, make_batch(act, ("find the blue block",) * 2))
+    assert (one - other).abs().max() > 1e-4
+    assert torch.equal(predict(act, make_batch(act, ("Find the RED block!",) * 2)), one)
+
+
+def test_without_an_embedding_they_are_not():
+    deaf = make({**ACT, "embedding_size": 0}).eval()
+    assert "observation.environment_state" not in deaf.policy.config.input_features
+    one, other = (predict(deaf, make_batch(deaf, (text,))) for text in ("find the red block", "go"))
+    assert torch.equal(one, other)
+
+
+def test_lerobots_own_road_gives_the_same_actions(act, act_directory):
+    """With LeRobot's factory alone, as its commands open a directory; one observation at a time, from its queue."""
+    from lerobot.policies.factory import get_policy_class, make_pre_post_processors
+
+    policy = get_policy_class("act").from_pretrained(act_directory)
+    before, after = make_pre_post_processors(policy.config, pretrained_path=str(act_directory))
+    batch = make_batch(act, ("find the red block",))
+    ours = predict(act, batch, KEYS[:1])[0, : act.config.n_action_steps]
+    policy.reset()
+    observation = {
+        "observation.images.top": batch["images.top"].permute(0, 3, 1, 2).contiguous().float() / 255,
+        "observation.state": batch["state"],
+        "task": ["find the red block"],
+    }
+    theirs = [after(policy.select_action(before(dict(observation)))) for _ in ours]
+    assert torch.equal(torch.cat(theirs), ours)
+
+
+def test_the_layout_is_lerobots_with_our_embodiment_beside(act_directory):
+    names = {path.name for path in act_directory.iterdir()}
+    assert names == {
+        "config.json", "embodiment.json", "model.safetensors", "policy_preprocessor.json", "policy_postprocessor.json",
+        "policy_preprocessor_step_4_normalizer_processor.safetensors",
+        "policy_postprocessor_step_0_unnormalizer_processor.safetensors",
+    }  # fmt: skip
+    config = json.loads((act_directory / "config.json").read_text())
+    assert (config["type"], config["push_to_hub"], config["pretrained_path"]) == ("act", False, None)
+    assert is_lerobots(act_directory)
+    with pytest.raises(TandemError, match=r"LeRobot's own policies are opened by tandem_policies\.load"):
+        load_network(act_directory)
+
+
+def test_a_frozen_norm_takes_the_scale_of_its_first_data(act):
+    """Regression: a ResNet from scratch has frozen norms that do nothing, and ACT with it hardly learned."""
+    features = []
+    layer = act.policy.model.backbone["layer4"]
+    hook = layer.register_forward_hook(lambda module, inputs, output: features.append(output))
+    predict(act, make_batch(act))
+    hook.remove()
+    assert 0.3 < float(features[0].std()) < 3
+    assert not torch.equal(act.policy.model.backbone["bn1"].running_var, torch.ones(64))
+
+
+def test_actions_are_in_units(act):
+    batch = make_batch(act)
+    plain = predict(act, batch)
+    other = make(ACT)
+    other.load_state_dict(act.state_dict())
+    other.set_statistics({**STATISTICS, "action": {**STATISTICS["action"], "mean": np.array([5, 5], np.float32)}})
+    shift = torch.tensor([5.0 - 0.2, 5.0 + 0.3])
+    torch.testing.assert_close(predict(other.eval(), batch), plain + shift, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"policy": "diffusin"}, "unknown name 'diffusin'; did you mean 'diffusion'"),
+        ({"policy": "tdmpc"}, "unknown name 'tdmpc'"),
+        ({"policy": "act", "options": {"dim_modl": 8}}, "unknown name 'dim_modl'; did you mean 'dim_model'"),
+        ({"policy": "act", "options": {"chunk_size": 8}}, "options.chunk_size .allowed: policy.chunk_size"),
+        ({"policy": "act", "options": {"optimizer_lr": 1.0}}, "is of LeRobot's training .allowed: trainer.lr"),
+        ({"policy": "act", "options": {"device": "cuda"}}, "unknown name 'device'"),
+        ({"policy": "act", "options": {"dim_model": "wide"}}, "Couldn't parse 'wide' into an int"),
+        ({"policy": "act", "options": {"n_obs_steps": 2}}, "Multiple observation steps not handled"),
+        ({"policy": "diffusion", "chunk_size": 3}, "horizon should be an integer multiple"),
+        ({"policy": "vqbet", "chunk_size": 4, "n_action_steps": 2}, "n_action_steps is 2 .allowed: chunk_size = 4"),
+        ({"policy": "Act"}, "policy is 'Act' .allowed: a type of LeRobot's"),
+        ({"policy": "act", "embedding_size": 12}, "embedding_size is 12 .allowed: a multiple of 8"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings, message):
+    with pytest.raises(TandemError, match=message) as caught:
+        create("lerobot", BODY, **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_camera_of_depth_is_refused():
+    body = Embodiment("deep", 10.0, False, (Camera("top", 64, 64, Encoding.DEPTH),), BODY.state, BODY.action)
+    with pytest.raises(TandemError, match=r"camera 'top' is depth .allowed: rgb8"):
+        create("lerobot", body, **ACT)
+
+
+def edit(file: Path, change: Callable[[dict], object]) -> None:
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        (BEFORE, lambda c: c["steps"].append({"class": "os.path.Popen", "config": {}}), "a step of class 'os"),
+        (BEFORE, lambda c: c["steps"].append({"registry_name": "evil"}), "step: unknown name 'evil'"),
+        (AFTER, lambda c: c["steps"][0].update(state_file="../x.safetensors"), "state_file is"),
+        (BEFORE, lambda c: c.update(steps={}), "steps is dict"),
+        ("config.json", lambda c: c.update(type="nonsense"), "unknown name 'nonsense'"),
+        ("config.json", lambda c: c.update(use_peft=True), "use_peft is true"),
+        ("config.json", lambda c: c.update(chunk_size="x"), "chunk_size is 'x' .allowed: int"),
+        ("config.json", lambda c: c.update(dim_model=64), "model.safetensors.*size mismatch"),
+        ("config.json", lambda c: c["input_features"].pop("observation.state"), "contradict embodiment.json"),
+        ("embodiment.json", lambda c: c.update(rate_hz="fast"), "rate_hz must be"),
+    ],
+)  # fmt: skip
+def test_a_hostile_or_broken_directory_is_refused(copied, file, change, message):
+    edit(copied / file, change)
+    with pytest.raises(TandemError, match=message) as caught:
+        open_directory(copied)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_not_finite_are_refused(copied):
+    weights = load_file(copied / "model.safetensors")
+    weights["model.action_head.bias"][0] = float("nan")
+    (copied / "model.safetensors").unlink()
+    save_file(weights, copied / "model.safetensors")
+    with pytest.raises(TandemError, match=r"'model\.action_head\.bias' holds numbers that are not finite"):
+        open_directory(copied)
