@@ -21,16 +21,16 @@ class TinyVLAConfig(BackboneSettings):
     language_depth: int = setting(1, 1, 48)  # blocks over the text
     queries: int = setting(1, 1, 64)  # readout tokens that collect the instruction and look into the image
     fusion: str = choice("cross_attention", "gated", "tokens", "pooled")  # how text and image meet
-    fusion_depth: int = setting(1, 1, 16)  # blocks of the fusion; the last one's attention is what is shown
+    fusion_depth: int = setting(1, 1, 16)  # blocks of the fusion (pooled has none); the last one's attention is shown
     fusion_heads: int = setting(16, 1, 64)  # heads of the fusion; in cross_attention each is a position for the head
-    fusion_dropout: float = setting(0.5, 0.0, 0.9)  # share of training samples without fused features, positions alone
+    fusion_dropout: float = setting(0.5, 0.0, 0.9)  # of cross_attention: share of training samples with positions alone
     tokenizer: str | None = None  # a Hugging Face name or a folder; null: the language backbone's, else the packaged
     tokenizer_pad: str | None = None  # token to pad with, for a tokenizer that names none
     vocab_size: int | None = setting(None, 258, 1_048_576)  # rows of the token embedding; null: the tokenizer's ids
     head: str = choice("continuous", "bins", "flow")  # how features become a chunk of actions
     head_dim: int = setting(128, 8, 16384)  # hidden width of the action head
     head_depth: int = setting(2, 1, 8)  # hidden layers of the action head
-    bins: int = setting(64, 2, 1024)  # of head bins: bins of each action scalar between the data's min and max
+    bins: int = setting(64, 2, 1024)  # of head bins: values of each action scalar, from the data's least to greatest
     bin_decoding: str = choice("expectation", "argmax")  # of head bins: how a distribution becomes a number
     flow_steps: int = setting(10, 1, 100)  # of head flow: Euler steps from noise to chunk
     text_decoder: bool = False  # whether it learns to say what it does ("move left")
@@ -38,7 +38,7 @@ class TinyVLAConfig(BackboneSettings):
     text_depth: int = setting(1, 1, 16)  # blocks of the text decoder
     state_noise: float = setting(0.05, 0.0, 1.0)  # added to the state in training, in standard deviations
     dropout: float = setting(0.0, 0.0, 0.9)  # inside the blocks and the heads
-    loss_beta: float = setting(0.1, 0.0, 100.0)  # normalised error below which the loss is quadratic; 0: L1
+    loss_beta: float = setting(0.1, 0.0, 100.0)  # of head continuous: error below which the loss is quadratic; 0: L1
 
     def __post_init__(self) -> None:
         super().__post_init__()
