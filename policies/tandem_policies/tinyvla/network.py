@@ -10,7 +10,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -126,9 +126,7 @@ class TinyVLA(PolicyNetwork):
             if isinstance(part, Stack):
                 part.checkpointing = True
         for tower in self._towers():
-            backbone: Any = tower.backbone
-            if not tower.frozen:
-                backbone.gradient_checkpointing_enable({"use_reentrant": False})
+            tower.gradient_checkpointing_enable()
 
     def _towers(self) -> "list[VisionTower | LanguageTower]":
         """The pretrained backbones, vision first."""
