@@ -59,10 +59,12 @@ def check_chosen(config: Any, overrides: Sequence[str]) -> None:
 
 def _found(config: Any) -> tuple[Path, dict[str, Any]]:
     """The directory of ``init``, and its policy's type and settings."""
-    from tandem_policies.files import read_config
+    from tandem_policies.files import load_network, read_config
     from tandem_policies.registry import config_class
 
     folder = _folder(config)
+    if not folder.is_dir():
+        load_network(folder)  # says what is wrong with it
     found = read_config(folder)
     names = {*config_class(found["type"]).__dataclass_fields__, "type"}
     return folder, {key: value for key, value in found.items() if key in names}
@@ -153,7 +155,7 @@ def _check_shapes(
 
 def _folder(config: Any) -> Path:
     if not isinstance(config.init, str):
-        raise TandemError(f"{WHERE}: init is {config.init!r:.60} (allowed: a policy directory)")
+        raise TandemError(f"{WHERE}: init is {config.init!s:.60} (allowed: a policy directory)")
     folder = Path(config.init)
     if not (folder / "config.json").exists() and (folder / "best" / "config.json").exists():
         raise TandemError(f"{WHERE}: init={folder} is a training, no policy (allowed: init={folder / 'best'})")

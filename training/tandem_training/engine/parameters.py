@@ -63,7 +63,7 @@ def _grouped(free: Mapping[str, nn.Parameter], settings: TrainerSettings) -> lis
     for group in settings.groups:
         taken = [name for name in left if re.search(group.pattern, name)]
         if not taken:
-            raise _matches_nothing("trainer.groups", group.pattern, left)
+            raise _matches_nothing("trainer.groups", group.pattern, left, " that is left")
         lr = settings.lr if group.lr is None else group.lr
         decay = settings.weight_decay if group.weight_decay is None else group.weight_decay
         groups += _decayed([left.pop(name) for name in taken], lr, decay, settings.decay_vectors)
@@ -86,8 +86,8 @@ def _frozen_modules(module: nn.Module) -> list[nn.Module]:
     return [found for child in module.children() for found in _frozen_modules(child)]
 
 
-def _matches_nothing(where: str, pattern: str, names: Mapping[str, Any]) -> TandemError:
+def _matches_nothing(where: str, pattern: str, names: Mapping[str, Any], which: str = "") -> TandemError:
     """With the beginnings of the names that there are."""
     parts = list(dict.fromkeys(name.split(".")[0] for name in names))
     shown = ", ".join(parts[:_SHOWN]) + (", ..." if len(parts) > _SHOWN else "")
-    return TandemError(f"{where}: '{pattern}' matches no parameter that is left (there are: {shown or 'none'})")
+    return TandemError(f"{where}: '{pattern}' matches no parameter{which} (there are: {shown or 'none'})")

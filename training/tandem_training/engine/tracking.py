@@ -12,7 +12,7 @@ from tandem_training.engine.settings import TrainerSettings
 from tandem_training.results import write_json
 
 RUN = "wandb.json"
-_START_S, _LOGIN_S, _FINISH_S = 30, 30, 60  # the most that each is waited for
+_ANSWER_S, _START_S, _LOGIN_S, _FINISH_S = 10, 30, 30, 60  # the most that each is waited for
 
 
 class Tracker(Protocol):
@@ -57,21 +57,23 @@ def open_wandb(settings: TrainerSettings, out: Path, config: Mapping[str, Any]) 
     """
     if settings.wandb == "off":
         return None
-    where = f"trainer.wandb={settings.wandb}"
+    where, online = f"trainer.wandb={settings.wandb}", settings.wandb == "online"
     try:
         import wandb
     except ImportError as error:
         raise TandemError(f"{where}: wandb cannot be imported: {error} (allowed: pip install wandb, or off)") from None
-    known = _known_id(out / RUN)
-    identity = known or wandb.util.generate_id()
+    identity = _known_id(out / RUN) or wandb.util.generate_id()
     options = wandb.Settings(
         console="off", quiet=True, silent=True, disable_git=True, disable_code=True,
         init_timeout=_START_S, login_timeout=_LOGIN_S, finish_timeout=_FINISH_S,
     )  # fmt: skip
+    if online:
+        _require_server(wandb.setup().settings.base_url, where)
     try:
         run = wandb.init(
-            project=settings.wandb_project, name=settings.wandb_name or out.name, id=identity, resume="allow",
-            mode="online" if settings.wandb == "online" else "offline", dir=out, config=dict(config), settings=options,
+            project=settings.wandb_project, name=settings.wandb_name or out.name, id=identity, dir=out,
+            mode="online" if online else "offline", resume="allow" if online else None,
+            config=dict(config), settings=options,
         )  # fmt: skip
     except wandb.errors.Error as error:
         reason = " ".join(str(error).split())[:160]
@@ -79,7 +81,21 @@ def open_wandb(settings: TrainerSettings, out: Path, config: Mapping[str, Any]) 
     run.define_metric("step", hidden=True)
     run.define_metric("*", step_metric="step")  # its own counter refuses the steps that a resume repeats
     write_json(out / RUN, {"id": identity})
-    return WandbTracker(run), f"W&B run {identity}: {run.url or run.dir}"
+    return WandbTracker(run), f"W&B run {identity}: {run.url if online else Path(run.dir).parent}"
+
+
+def _require_server(address: str, where: str) -> None:
+    """Raises TandemError if nobody answers at the address: W&B would try again for ever before it begins."""
+    from urllib.error import HTTPError, URLError
+    from urllib.request import urlopen
+
+    try:
+        urlopen(address, timeout=_ANSWER_S).close()
+    except HTTPError:  # an answer
+        pass
+    except (URLError, OSError, ValueError) as error:
+        reason = " ".join(str(getattr(error, "reason", error)).split())[:100]
+        raise TandemError(f"{where}: {address} does not answer: {reason} (allowed: offline, or off)") from None
 
 
 def _known_id(path: Path) -> str | None:

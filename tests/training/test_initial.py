@@ -1,0 +1,126 @@
+"""`tandem train init=<policy directory>`: fine-tuning."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tandem_datasets.errors import TandemError
+from tandem_training.cli import main
+from tandem_training.config import compose
+from tandem_training.train import run
+
+TINY = [
+    "preset=debug", "device=cpu", "trainer.threads=1", "trainer.max_steps=4", "trainer.batch_size=8",
+    "trainer.warmup_steps=0", "trainer.log_every=2", "trainer.val_every=4", "trainer.checkpoint_every=2",
+]  # fmt: skip
+SMALL = [
+    "policy.dim=16", "policy.heads=2", "policy.vision_depth=1", "policy.head_dim=16", "policy.chunk_size=2",
+    "policy.dropout=0.1",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, record):
+    return record(tmp_path_factory.mktemp("store") / "a.zarr", ["eeee", "eeNNnee", "eeee"] * 3)
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory, store):
+    """A policy whose settings are not the defaults."""
+    out = tmp_path_factory.mktemp("policy") / "out"
+    run(compose("train", [f"data={store}", *TINY, *SMALL, f"out={out}"]))
+    return out / "best"
+
+
+def tuned(tmp_path, store, policy, *more):
+    result = run(compose("train", [f"data={store}", *TINY, f"init={policy}", f"out={tmp_path / 'out'}", *more]))
+    return load_file(result.final / "model.safetensors")
+
+
+def error_of(tmp_path, store, policy, *more):
+    with pytest.raises(TandemError) as error:
+        tuned(tmp_path, store, policy, *more)
+    assert not (tmp_path / "out").exists()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_weights_and_settings_come_from_the_checkpoint(tmp_path, store, policy):
+    """At a learning rate of 0 nothing else happens to them."""
+    after = tuned(tmp_path, store, policy, "trainer.lr=0")
+    before = load_file(policy / "model.safetensors")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    saved = (tmp_path / "out" / "config.yaml").read_text()
+    assert "dropout: 0.1" in saved
+    assert f"init: {policy}" in saved
+
+
+def test_a_tuned_policy_resumes_exactly(tmp_path, store, policy, capsys):
+    arguments = [f"data={store}", *TINY, f"init={policy}", "trainer.lr=0.01", "seed=5", "trainer.schedule=constant"]
+    run(compose("train", [*arguments, f"out={tmp_path / 'a'}"]))
+    assert main(["train", "--resume", f"out={tmp_path / 'a'}", "trainer.max_steps=6"]) == 0
+    assert "resumed from" in capsys.readouterr().out
+    whole = run(compose("train", [*arguments, "trainer.max_steps=6", f"out={tmp_path / 'b'}"]))
+    resumed, wanted = (load_file(path / "final/model.safetensors") for path in (tmp_path / "a", whole.out))
+    assert all(torch.equal(value, wanted[name]) for name, value in resumed.items())
+    assert any(not torch.equal(value, load_file(policy / "model.safetensors")[name]) for name, value in wanted.items())
+
+
+def test_what_does_not_change_the_weights_may_differ(tmp_path, store, policy):
+    tuned(tmp_path, store, policy, "policy.dropout=0.3")
+    assert "dropout: 0.3" in (tmp_path / "out" / "config.yaml").read_text()
+
+
+def test_another_architecture(tmp_path, store, policy):
+    message = error_of(tmp_path, store, policy, "policy.head_dim=32")
+    assert f"init={policy} is of another architecture: policy.head_dim is 32, not 16 (allowed: leave" in message
+
+
+def test_a_chosen_policy_that_says_otherwise(tmp_path, store, policy, capsys):
+    arguments = [f"data={store}", *TINY, f"init={policy}", f"out={tmp_path / 'out'}", "policy=tinyvla/nano"]
+    assert main(["train", *arguments]) == 2
+    assert "is of another architecture than policy=tinyvla/nano: chunk_size is 2, not 4" in capsys.readouterr().err
+
+
+def test_another_embodiment(tmp_path, record, policy, small_embodiment):
+    faster = replace(small_embodiment, rate_hz=20)
+    other = record(tmp_path / "other", ["eeee"] * 3, faster)
+    assert "is of another embodiment than the data: rate_hz is 10" in error_of(tmp_path, other, policy)
+
+
+def test_statistics_that_do_not_fit(tmp_path, store, policy):
+    weights = load_file(policy / "model.safetensors")
+    weights["action_mean"] = weights["action_mean"] + torch.tensor([0.0, 40.0])
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for path in policy.iterdir():
+        (moved / path.name).write_bytes(path.read_bytes())
+    save_file(weights, moved / "model.safetensors", metadata={"format": "pt"})
+    message = error_of(tmp_path, store, moved)
+    assert "its statistics do not fit the data: action agent/dy has mean" in message
+    assert "(allowed: init_statistics=data" in message
+    after = tuned(tmp_path, store, moved, "init_statistics=data", "trainer.lr=0")
+    original = load_file(policy / "model.safetensors")
+    assert np.array_equal(after["action_mean"].numpy(), original["action_mean"].numpy())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("init=nowhere", "nowhere: does not exist (wanted: a policy directory"),
+        ("init=old.pt", "old.pt: pickled weights are never opened"),
+        ("init=[a]", "init is ['a']"),
+        ("init_statistics=dat", "init_statistics: unknown name 'dat'; did you mean 'data'?"),
+    ],
+)
+def test_bad_values(tmp_path, store, policy, change, message):
+    assert message in error_of(tmp_path, store, policy, change)
+
+
+def test_a_training_in_place_of_its_policy(tmp_path, store, policy):
+    out = policy.parent
+    assert f"init={out} is a training, no policy (allowed: init={out / 'best'})" in error_of(tmp_path, store, out)
