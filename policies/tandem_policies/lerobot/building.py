@@ -30,12 +30,14 @@ _SET_HERE = (
 # ... and these are read by LeRobot's own training, so that setting them would do nothing.
 _FOR_LEROBOTS_TRAINING = ("optimizer_", "scheduler_", "drop_n_last_frames")
 
+_HUB = "huggingface.co"
+
 Pipelines = tuple[PolicyProcessorPipeline, PolicyProcessorPipeline]
 
 
 @contextmanager
-def lerobots_errors(where: str) -> Iterator[None]:
-    """What LeRobot and the libraries below it raise, as one line."""
+def lerobots_errors(where: str, config: PreTrainedConfig | None = None) -> Iterator[None]:
+    """What LeRobot and the libraries below it raise, as one line; ``config`` names the parts that may be fetched."""
     try:
         yield
     except TandemError:
@@ -43,7 +45,18 @@ def lerobots_errors(where: str) -> Iterator[None]:
     except Exception as error:  # they raise nearly anything: ValueError, OSError, DecodingError, asserts
         told = f"{error} {error.__cause__ or ''}"  # draccus says only in the cause what was wrong
         reason = " ".join(told.split()) or type(error).__name__
+        if config is not None and _HUB in reason:
+            raise TandemError(
+                f"{where}: a pretrained part cannot be fetched: {', '.join(_parts(config)) or reason[:300]} "
+                "(allowed: with a network, a name on the Hugging Face hub; without, a local folder or what is cached)"
+            ) from error
         raise TandemError(f"{where}: {reason[:400]}") from error
+
+
+def _parts(config: PreTrainedConfig) -> list[str]:
+    """The fields that name something on the hub or a folder."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return [f"{name}={value}" for name, value in values.items() if isinstance(value, str) and "/" in value]
 
 
 def known_policies() -> list[str]:
@@ -152,7 +165,7 @@ def make_policy(config: PreTrainedConfig, where: str) -> PreTrainedPolicy:
     Raises:
         TandemError: what LeRobot refuses, a package is missing, or a part by name cannot be had.
     """
-    with lerobots_errors(where):
+    with lerobots_errors(where, config):
         return get_policy_class(config.type)(config)
 
 
@@ -160,7 +173,7 @@ def make_processors(
     config: PreTrainedConfig, statistics: Mapping[str, Mapping[str, Tensor]], embedding: InstructionEmbeddingStep | None
 ) -> Pipelines:
     """LeRobot's own processors of a policy, with our step in front of the normalisation where there is one."""
-    with lerobots_errors(f"policy 'lerobot/{config.type}': processors"):
+    with lerobots_errors(f"policy 'lerobot/{config.type}': processors", config):
         before, after = make_pre_post_processors(config, dataset_stats={k: dict(v) for k, v in statistics.items()})
     if embedding is not None:
         steps = list(before.steps)

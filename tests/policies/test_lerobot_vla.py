@@ -1,0 +1,189 @@
+"""LeRobot's vision-language-action models, random and tiny: their backbones come from local folders made here."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tandem_datasets.embodiment import ActionKind, ActionScalar, Camera, Embodiment, StateScalar, StateSource
+from tandem_datasets.errors import TandemError
+from tandem_policies.files import save
+from tandem_policies.network import PolicyNetwork, create
+
+BODY = Embodiment(
+    name="tester",
+    rate_hz=10.0,
+    hears_instruction=True,
+    cameras=(Camera("top", 48, 64),),
+    state=(StateScalar("elbow", "rad", -1.0, 1.0, StateSource.JOINT_POSITION),),
+    action=tuple(ActionScalar(f"agent/a{i}", "m", -1.0, 1.0, ActionKind.DELTA_STEP) for i in range(2)),
+)
+KEYS = [(0, 0), (0, 1), (7, 0)]
+
+
+def bytes_tokenizer(special: list[str]) -> Any:
+    """A byte-level BPE without merges, of the ``tokenizers`` library."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({token: place for place, token in enumerate([*special, *alphabet])}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(special)
+    return tokenizer
+
+
+def make_smolvlm(folder: Path) -> dict[str, Any]:
+    """SmolVLA's backbone: a config and a processor; its weights are not asked for."""
+    from transformers import (
+        PreTrainedTokenizerFast,
+        SmolVLMConfig,
+        SmolVLMImageProcessor,
+        SmolVLMProcessor,
+        SmolVLMVideoProcessor,
+    )
+
+    named = {
+        "image_token": "<image>",
+        "fake_image_token": "<fake_token_around_image>",
+        "global_image_token": "<global-img>",
+        "end_of_utterance_token": "<end_of_utterance>",
+    }
+    tokens = bytes_tokenizer(["<|pad|>", *named.values()])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokens, pad_token="<|pad|>", extra_special_tokens=named)
+    side = {"size": {"longest_edge": 64}, "max_image_size": {"longest_edge": 64}}
+    SmolVLMProcessor(SmolVLMImageProcessor(**side), tokenizer, SmolVLMVideoProcessor(**side)).save_pretrained(folder)
+    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+              "image_size": 64, "patch_size": 16}  # fmt: skip
+    text = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 320}  # fmt: skip
+    SmolVLMConfig(
+        image_token_id=1, pad_token_id=0, scale_factor=2, vision_config=vision, text_config=text
+    ).save_pretrained(folder)
+    options = {"vlm_model_name": str(folder), "num_vlm_layers": 2, "num_steps": 2, "max_state_dim": 4,
+               "max_action_dim": 4, "resize_imgs_with_padding": [64, 64], "expert_width_multiplier": 0.5}  # fmt: skip
+    return {"policy": "smolvla", "chunk_size": 4, "options": options}
+
+
+def make_clip(folder: Path) -> dict[str, Any]:
+    """Multi-task DiT's backbones, with weights: it always reads them by name."""
+    from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+
+    tokens = bytes_tokenizer(["<|startoftext|>", "<|endoftext|>"])
+    ends = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokens, **ends).save_pretrained(folder)
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {**sizes, "vocab_size": 258, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    vision = {**sizes, "image_size": 64, "patch_size": 16}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision)).save_pretrained(folder)
+    options = {"vision_encoder_name": str(folder), "text_encoder_name": str(folder), "image_crop_shape": None,
+               "image_resize_shape": [64, 64], "n_obs_steps": 2, "hidden_dim": 32, "num_layers": 1, "num_heads": 2,
+               "timestep_embed_dim": 16,               "noise_scheduler_type": "DDIM", "num_inference_steps": 2}  # fmt: skip
+    return {"policy": "multi_task_dit", "chunk_size": 7, "options": options}
+
+
+def make_qwen(folder: Path) -> dict[str, Any]:
+    """EO-1's backbone, with weights: a fresh one is always begun from some."""
+    from transformers import (
+        PreTrainedTokenizerFast,
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2_5_VLProcessor,
+        Qwen2VLImageProcessor,
+    )
+    from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+
+    named = {
+        "image_token": "<|image_pad|>",
+        "video_token": "<|video_pad|>",
+        "vision_bos_token": "<|vision_start|>",
+        "vision_eos_token": "<|vision_end|>",
+    }
+    tokens = bytes_tokenizer(["<|endoftext|>", "<|im_start|>", "<|im_end|>", *named.values()])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=tokens, pad_token="<|endoftext|>", eos_token="<|im_end|>", extra_special_tokens=named
+    )
+    template = (
+        "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% for part in message['content'] %}"
+        "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}"
+        "{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    )
+    patches = {"patch_size": 8, "merge_size": 2}
+    Qwen2_5_VLProcessor(
+        Qwen2VLImageProcessor(**patches), tokenizer, Qwen2VLVideoProcessor(**patches), chat_template=template
+    ).save_pretrained(folder)
+    text = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "num_key_value_heads": 2, "vocab_size": 288, "max_position_embeddings": 512, "pad_token_id": 0,
+            "rope_scaling": {"type": "mrope", "mrope_section": [4, 6, 6]}}  # fmt: skip
+    vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "patch_size": 8,
+              "out_hidden_size": 64, "window_size": 32, "fullatt_block_indexes": [0]}  # fmt: skip
+    ids = {f"{name}_token_id": tokens.token_to_id(f"<|{name}_pad|>") for name in ("image", "video")}
+    ids |= {f"vision_{end}_token_id": tokens.token_to_id(f"<|vision_{end}|>") for end in ("start", "end")}
+    config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids)
+    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
+    options = {"vlm_base": str(folder), "dtype": "float32", "image_min_pixels": 1024, "image_max_pixels": 4096,
+               "num_denoise_steps": 2, "max_state_dim": 4, "max_action_dim": 4}  # fmt: skip
+    return {"policy": "eo1", "chunk_size": 4, "options": options}
+
+
+def make_batch(network: PolicyNetwork, texts: tuple[str, ...]) -> dict[str, Tensor]:
+    rng = np.random.default_rng(0)
+    size, steps, past = len(texts), network.n_obs_steps, network.n_past_actions
+    lead = (size,) if steps == 1 else (size, steps)
+    return {
+        "images.top": torch.from_numpy(rng.integers(0, 256, (*lead, 48, 64, 3)).astype(np.uint8)),
+        "state": torch.from_numpy(rng.uniform(-1, 1, (*lead, 1)).astype(np.float32)),
+        "action": torch.from_numpy(rng.uniform(0, 1, (size, network.chunk_size, 2)).astype(np.float32)),
+        "action_is_pad": torch.zeros(size, network.chunk_size, dtype=torch.bool),
+        "past_action": torch.from_numpy(rng.uniform(0, 1, (size, past, 2)).astype(np.float32)),
+        "past_action_is_pad": torch.zeros(size, past, dtype=torch.bool),
+        **network.tokenize(texts),
+    }
+
+
+@pytest.mark.parametrize(
+    "make",
+    [make_smolvlm, pytest.param(make_clip, marks=pytest.mark.slow), pytest.param(make_qwen, marks=pytest.mark.slow)],
+    ids=["smolvla", "multi_task_dit", "eo1"],
+)
+def test_it_trains_hears_repeats_and_comes_back_equal(make, tmp_path):
+    from tandem_policies.lerobot.files import open_policy
+
+    torch.manual_seed(0)
+    network = create("lerobot", BODY, **make(tmp_path / "clip-or-other"))
+    batch = make_batch(network, ("find the red block", "go", "größe"))
+    network.start(batch)
+    optimizer = torch.optim.SGD(network.parameters(), 1e-2)
+    for _ in range(3):  # some layers begin at zero, and what is behind them moves later
+        loss, told = network.train().loss(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert torch.isfinite(loss)
+        assert told["loss"] == loss.detach()
+    moved = [value for value in network.parameters() if value.grad is not None and value.grad.abs().max() > 0]
+    assert len(moved) > 10
+    network.eval().requires_grad_(False)
+    chunks = network.predict(batch, KEYS)
+    assert chunks.shape == (3, network.config.chunk_size, 2)
+    assert torch.equal(network.predict(batch, KEYS), chunks)
+    alone = network.predict({key: value[1:2] for key, value in batch.items()}, KEYS[1:2])
+    torch.testing.assert_close(alone, chunks[1:2], rtol=0, atol=1e-4)
+    assert not torch.equal(network.predict(batch, [(9, 9)] * 3), chunks)
+    spoken = batch | network.tokenize(("find the blue block", "stay", "x"))
+    assert not torch.equal(network.predict(spoken, KEYS), chunks), "the instruction changes nothing"
+    again = open_policy(save(network, tmp_path / "policy"))
+    assert torch.equal(again.predict(batch, KEYS), chunks)
+
+
+def test_a_model_by_name_that_is_not_here_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    options = {"vlm_model_name": "somebody/no-such-model", "load_vlm_weights": False}
+    with pytest.raises(
+        TandemError, match=r"cannot be fetched: vlm_model_name=somebody/no-such-model .*a local folder"
+    ) as caught:
+        create("lerobot", BODY, policy="smolvla", chunk_size=4, options=options)
+    assert "\n" not in str(caught.value)
