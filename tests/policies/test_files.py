@@ -64,7 +64,9 @@ def test_the_layout_is_lerobots(saved):
     }
     assert config["output_features"] == {"action": {"type": "ACTION", "shape": [2]}}
     assert set(config["normalization_mapping"].values()) == {"IDENTITY"}
-    assert json.loads((saved / "policy_preprocessor.json").read_text()) == {"name": "policy_preprocessor", "steps": []}
+    steps = json.loads((saved / "policy_preprocessor.json").read_text())["steps"]
+    assert [step["registry_name"] for step in steps][-2:] == ["device_processor", "normalizer_processor"]
+    assert steps[-1]["config"]["features"] == {}  # nothing is normalised outside of the network
 
 
 def test_an_older_policy_is_replaced_and_nothing_is_left_beside(body, saved):
@@ -116,7 +118,7 @@ def test_a_damaged_file_is_named_in_one_line(saved, name, damage):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"type": "smolvla"}, "type is 'smolvla' .*LeRobot's own policies are not served"),
+        ({"type": "smolvla"}, "type is 'smolvla' .*LeRobot's own policies are opened by"),
         ({"type": ["tinyvla"]}, "type is .*allowed: tinyvla"),
         ({"dim": 4096}, "tensor '.*' is F32 .*wanted: F32"),
         ({"dim": 10**12}, "dim is 1000000000000"),
