@@ -81,7 +81,7 @@ def make_clip(folder: Path) -> dict[str, Any]:
     CLIPModel(CLIPConfig(text_config=text, vision_config=vision)).save_pretrained(folder)
     options = {"vision_encoder_name": str(folder), "text_encoder_name": str(folder), "image_crop_shape": None,
                "image_resize_shape": [64, 64], "n_obs_steps": 2, "hidden_dim": 32, "num_layers": 1, "num_heads": 2,
-               "timestep_embed_dim": 16,               "noise_scheduler_type": "DDIM", "num_inference_steps": 2}  # fmt: skip
+               "timestep_embed_dim": 16, "noise_scheduler_type": "DDIM", "num_inference_steps": 2}  # fmt: skip
     return {"policy": "multi_task_dit", "chunk_size": 7, "options": options}
 
 
