@@ -15,10 +15,13 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tandem_policies.attention import Mlp, Stack, on_host, sinusoids_2d
 from tandem_policies.tinyvla.config import TinyVLAConfig
 from tandem_policies.tinyvla.language import Text
+
+_GATE_SPEED = 10.0  # Flamingo's gates open over many thousand steps; a small policy has a few hundred
 
 Grids = list[tuple[int, int]]
 """Rows and columns of patches, per camera."""
@@ -29,6 +32,7 @@ class Fusion(nn.Module, ABC):
 
     reads_words: ClassVar[bool] = False  # whether it needs the words, and not only the readouts
     out_features: int
+    places: Tensor  # where each patch is: (N, D) as sines and cosines, or as coordinates
 
     @abstractmethod
     def forward(self, text: Text, patches: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -54,12 +58,25 @@ class CrossAttention(nn.Module):
         self.kv = nn.Linear(dim, 2 * dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, queries: Tensor, tokens: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Mixed values (B, Q, D) and weights (B, heads, Q, N); tokens where ``mask`` (B, N) is False are not seen."""
+    def forward(
+        self, queries: Tensor, tokens: Tensor, mask: Tensor | None = None, places: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mixed values (B, Q, D) and weights (B, heads, Q, N).
+
+        Args:
+            queries: (B, Q, D).
+            tokens: (B, N, D).
+            mask: bool (B, N), True for the tokens that may be looked at.
+            places: (N, D), added to what the values are made of, but not to the keys: what is looked for does not
+                depend on where it is, what is seen there says it.
+        """
         batch, count, dim = queries.shape
         width = dim // self.heads
         q = self.q(queries).view(batch, count, self.heads, width).transpose(1, 2)
-        k, v = self.kv(tokens).view(batch, -1, 2, self.heads, width).permute(2, 0, 3, 1, 4).unbind(0)
+        kv = self.kv(tokens)
+        if places is not None:  # projected once for all samples
+            kv = kv + F.pad(F.linear(places, self.kv.weight[dim:]), (dim, 0))
+        k, v = kv.view(batch, -1, 2, self.heads, width).permute(2, 0, 3, 1, 4).unbind(0)
         scores = q @ k.transpose(-2, -1) * width**-0.5
         if mask is not None:
             scores = scores.masked_fill(~mask[:, None, None], float("-inf"))
@@ -79,9 +96,11 @@ class FusionBlock(nn.Module):
         self.norm_mlp = nn.LayerNorm(config.dim)
         self.mlp = Mlp(config.dim, round(config.dim * config.mlp_ratio), config.dim, config.dropout)
 
-    def forward(self, queries: Tensor, tokens: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """New queries (B, Q, D) and weights (B, heads, Q, N)."""
-        mixed, weights = self.attention(self.norm_queries(queries), self.norm_tokens(tokens), mask)
+    def forward(
+        self, queries: Tensor, tokens: Tensor, mask: Tensor | None = None, places: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """New queries (B, Q, D) and weights (B, heads, Q, N); see :class:`CrossAttention`."""
+        mixed, weights = self.attention(self.norm_queries(queries), self.norm_tokens(tokens), mask, places)
         queries = queries + mixed
         return queries + self.mlp(self.norm_mlp(queries)), weights
 
@@ -93,9 +112,11 @@ class GatedBlock(FusionBlock):
         super().__init__(config)
         self.gates = nn.Parameter(torch.zeros(2))
 
-    def forward(self, queries: Tensor, tokens: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        mixed, weights = self.attention(self.norm_queries(queries), self.norm_tokens(tokens), mask)
-        attention, mlp = self.gates.tanh()
+    def forward(
+        self, queries: Tensor, tokens: Tensor, mask: Tensor | None = None, places: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        mixed, weights = self.attention(self.norm_queries(queries), self.norm_tokens(tokens), mask, places)
+        attention, mlp = (_GATE_SPEED * self.gates).tanh()
         queries = queries + attention * mixed
         return queries + mlp * self.mlp(self.norm_mlp(queries)), weights
 
@@ -147,9 +168,9 @@ class GatedFusion(Fusion):
         self.out_features = config.queries * config.dim
 
     def forward(self, text: Text, patches: Tensor) -> tuple[Tensor, Tensor]:
-        queries, patches = text.readouts, patches + self.places
+        queries = text.readouts
         for block in self.blocks:
-            queries, weights = self.blocks.run(block, queries, patches)
+            queries, weights = self.blocks.run(block, queries, patches, None, self.places)
         return self.norm(queries).flatten(1), weights
 
 
@@ -172,16 +193,20 @@ class TokenFusion(Fusion):
     def forward(self, text: Text, patches: Tensor) -> tuple[Tensor, Tensor]:
         batch, patch_count, _ = patches.shape
         queries = self.tokens.expand(batch, -1, -1)
-        others = torch.cat([text.readouts, text.words, patches + self.places], dim=1)
+        others = torch.cat([text.readouts, text.words, patches], dim=1)
         seen = text.mask.new_ones(batch, queries.shape[1] + text.readouts.shape[1])
         mask = torch.cat([seen, text.mask, text.mask.new_ones(batch, patch_count)], dim=1)
+        places = F.pad(self.places, (0, 0, mask.shape[1] - patch_count, 0))  # text has none
         for block in self.blocks:
-            queries, weights = self.blocks.run(block, queries, torch.cat([queries, others], dim=1), mask)
+            queries, weights = self.blocks.run(block, queries, torch.cat([queries, others], dim=1), mask, places)
         return self.norm(queries).flatten(1), weights[..., -patch_count:]
 
 
 class PooledFusion(Fusion):
-    """Pooled text plus pooled image: what is where must be told from one sum."""
+    """Pooled text plus pooled image: what is where must be told from one sum.
+
+    Each patch is joined with its place before the mean, which would otherwise forget it.
+    """
 
     def __init__(self, config: TinyVLAConfig, grids: Grids) -> None:
         super().__init__()
