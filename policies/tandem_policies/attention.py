@@ -82,14 +82,14 @@ class Stack(nn.ModuleList):
         return block(*inputs)
 
 
-def on_host[**P](make: Callable[P, Tensor]) -> Callable[P, Tensor]:
+def on_host[**P, T](make: Callable[P, T]) -> Callable[P, T]:
     """For functions that make a fixed table: it is computed on the CPU even where a network is outlined on ``meta``.
 
     There torch would run ``arange`` and the like through decompositions in Python, which take seconds to import.
     """
 
     @wraps(make)
-    def run(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
         with torch.device("cpu"):
             return make(*args, **kwargs)
 
