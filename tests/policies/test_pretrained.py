@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,7 @@ READS = {
 }  # fmt: skip
 T5 = {"vocab_size": 600, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
 TWO = (Camera("top", 32, 32), Camera("wrist", 32, 32))
+COUSINS = {"deit", "distilbert", "gemma2", "mistral", "modernbert", "phi3", "qwen3", "smollm3", "xlm-roberta"}
 Tiny = Callable[..., Path]
 
 transformers.utils.logging.set_verbosity_error()
@@ -96,7 +97,12 @@ def facts(tower: torch.nn.Module) -> dict[str, tuple]:
     return {name: (value.shape, value.dtype) for name, value in tower.state_dict().items()}
 
 
-@pytest.mark.parametrize("name", VISION)
+def in_turn(names: Iterable[str]) -> list:
+    """Models that are built and read just as another one wait for the slow tests."""
+    return [pytest.param(name, marks=pytest.mark.slow if name in COUSINS else ()) for name in names]
+
+
+@pytest.mark.parametrize("name", in_turn(VISION))
 def test_every_vision_model_gives_patches_and_comes_back_equal(tiny, body, name):
     settings = sees(tiny(name), "full")
     tower = vision_tower(settings, body(cameras=TWO), None)
@@ -110,7 +116,7 @@ def test_every_vision_model_gives_patches_and_comes_back_equal(tiny, body, name)
     again_equal(tower, lambda assets: vision_tower(settings, body(cameras=TWO), assets), vision.ASSET, pictures())
 
 
-@pytest.mark.parametrize("name", LANGUAGE)
+@pytest.mark.parametrize("name", in_turn(LANGUAGE))
 def test_every_language_model_reads_past_padding_and_comes_back_equal(tiny, name):
     settings = reads(tiny(name), "full")
     tower = language_tower(settings, None)
