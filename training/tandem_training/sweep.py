@@ -32,6 +32,8 @@ class Job:
     status: str = "waiting"  # running, done, failed
     error: str = ""
     figures: dict[str, Any] = field(default_factory=dict)  # steps, seconds, best_step and the best validation
+    metric: str = ""  # the figure that chooses
+    mode: str = "min"  # or max
 
 
 def sweep(overrides: Sequence[str]) -> int:
@@ -103,6 +105,7 @@ def _run(job: Job, config: Any) -> None:
         best = metrics["best"]
         figures = (metrics["steps"], metrics["seconds"], best["step"])
         job.status, job.figures = "done", dict(zip(_FIGURES, figures, strict=True)) | best["val"]
+        job.metric, job.mode = best["metric"], best["mode"]
 
 
 def _varied(plans: Sequence[Sequence[str]]) -> list[str]:
@@ -137,18 +140,28 @@ def _write(root: Path, jobs: Sequence[Job]) -> None:
 
 
 def print_jobs(jobs: Sequence[Job]) -> None:
-    """The table of a sweep on the terminal; each figure is of the best validation."""
+    """The table of a sweep on the terminal, with the figure that chooses, and which job is the best."""
     from rich import box
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
-    names = list(dict.fromkeys(name for job in jobs for name in job.figures))
+    best = _best(jobs)
+    names = [*_FIGURES, *([best.metric] if best else [])]
     table = Table(title="sweep", title_justify="left", box=box.SIMPLE_HEAD)
-    for name in ("job", *jobs[0].changed, *names, ""):
-        table.add_column(name, no_wrap=bool(name))
+    for name in ("job", *jobs[0].changed, *names):
+        table.add_column(name, overflow="fold")
     for number, job in enumerate(jobs):
-        figures = [f"{job.figures[name]:.6g}" if name in job.figures else "-" for name in names]
-        told = job.error if job.status == "failed" else "" if job.status == "done" else job.status
-        table.add_row(str(number), *map(escape, job.changed.values()), *figures, escape(told))
-    Console(highlight=False).print(table)
+        figures = [f"{job.figures[name]:.5g}" if name in job.figures else job.status for name in names]
+        table.add_row(str(number), *job.changed.values(), *figures, style="bold" if job is best else "")
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console.print(table)
+    for number, job in enumerate(jobs):
+        if job.error:
+            console.print(f"job {number}: {job.error}")
+    if best:
+        console.print(f"best: {_named(best)} ({best.out}/best)")
+
+
+def _best(jobs: Sequence[Job]) -> Job | None:
+    done = [job for job in jobs if job.metric]
+    return min(done, key=lambda job: job.figures[job.metric] * (1 if job.mode == "min" else -1), default=None)

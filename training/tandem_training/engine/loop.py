@@ -285,5 +285,5 @@ class Engine:
             "parameters": sum(value.numel() for value in self.stage.module.parameters()),
             "parameters_trained": self._optimization.trained,
             "val": progress.val,
-            "best": {"step": progress.best_step, "val": progress.best},
+            "best": {"step": progress.best_step, "val": progress.best, **vars(self.stage.best)},
         }

@@ -106,8 +106,9 @@ class Optimization:
                 scalars[name] = scalars[name] + part if name in scalars else part
             total = total + share
         if self._weighs:
-            self._divide_gradients(total)
-            scalars = {name: value / total for name, value in scalars.items()}
+            whole = self._whole(total)
+            torch._foreach_div_([value.grad for value in self._parameters if value.grad is not None], whole)
+            scalars = {name: value / whole for name, value in scalars.items()}
         scalars["grad_norm"] = self._update().float()
         if self._ema:
             self._ema.update(step)
@@ -159,13 +160,10 @@ class Optimization:
         else:
             loss.backward()
 
-    def _divide_gradients(self, total: Tensor | float) -> None:
-        """By what all micro-batches of all processes weigh together."""
+    def _whole(self, total: Tensor | float) -> Tensor:
+        """What all micro-batches of a process weigh together, on average over the processes, as DDP averages."""
         weight = torch.as_tensor(total, device=self._accelerator.device).clamp(min=1e-12)
-        if self._accelerator.num_processes > 1:  # DDP has averaged the gradients
-            weight = self._accelerator.reduce(weight, "mean")
-        gradients = [value.grad for value in self._parameters if value.grad is not None]
-        torch._foreach_div_(gradients, weight)
+        return self._accelerator.reduce(weight, "mean") if self._accelerator.num_processes > 1 else weight
 
     def _update(self) -> Tensor:
         """Clips, steps and clears; the gradient's norm, of which at most ``clip_norm`` was left."""
