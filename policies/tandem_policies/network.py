@@ -130,6 +130,10 @@ class PolicyNetwork(nn.Module, ABC):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar to minimise and detached scalars to log; padded actions count for nothing."""
 
+    def weight(self, batch: Batch) -> Tensor:
+        """The share of a batch that :meth:`loss` is the mean of, so that batches can be weighed against each other."""
+        return (~batch["action_is_pad"]).float().mean()
+
     @abstractmethod
     def predict(self, batch: Batch, keys: Sequence[NoiseKey] | None = None) -> Tensor:
         """Chunks float32 (B, K, A) in units. Stochastic heads draw row b's noise from ``keys[b]`` alone."""

@@ -42,8 +42,7 @@ class PolicyStage(Stage):
         return self.module.loss(batch)
 
     def weight(self, batch: Batch) -> Tensor:
-        """The share of the actions that are no padding: what the loss is the mean of."""
-        return (~batch["action_is_pad"]).float().mean()
+        return self.module.weight(batch)
 
     def validate(self) -> dict[str, float]:
         """``loss``; ``action_l2``, the mean Euclidean error of the actions that would be played, in units; and where
