@@ -45,7 +45,7 @@ def place(tmp_path_factory):
 
     torch.manual_seed(0)
     folder: Path = tmp_path_factory.mktemp("nodes")
-    path = save(create("tinyvla", EMBODIMENT, dim=32, head_dim=32), folder / "tiny")
+    path = save(create("tinyvla", EMBODIMENT, dim=32, head_dim=32, text_decoder=True), folder / "tiny")
     simulation = {"env_id": "tandem/BlockFind-v0", "answer_timeout_s": 0.2, "answer_tries": 3}
     contract = json.dumps(EMBODIMENT.to_dict())
     recorder = {"store": str(folder / "store"), "embodiment": contract, "finish_timeout_s": 0.3}
@@ -56,7 +56,7 @@ def place(tmp_path_factory):
         Node("tandem_ros.nodes.policy", "policy", "/right", policy),
     )
     with claim() as domain, Supervisor(Graph(nodes), domain_id=domain) as supervisor:
-        yield domain, supervisor, folder / "store"
+        yield domain, supervisor, folder / "store", path
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +262,9 @@ class Robot(Other):
         self.translator = translator
         self.publisher = RobotPublisher(self.node, translator, labels=False)
         self.answers: list = []
+        self.said: list[str] = []
         self.node.create_subscription(JointTrajectory, "policy/chunk", self._on_chunk, RELIABLE)
+        self.node.create_subscription(String, "policy/text", lambda message: self.said.append(message.data), RELIABLE)
         self.change = self.node.create_client(ChangeState, "policy/change_state")
         self.get = self.node.create_client(GetState, "policy/get_state")
         self.resets = self.node.create_client(Trigger, "policy/reset")
@@ -283,14 +285,17 @@ class Robot(Other):
         assert self.call(self.change, ChangeState.Request(transition=Transition(id=transition))).success
         return self.call(self.get, GetState.Request()).current_state.label
 
-    def show(self, stamp: int, shade: int) -> None:
+    def show(self, stamp: int, shade: int) -> Observation:
         pixels = np.full((64, 64, 3), shade, np.uint8)
         seen = Observation({"top": pixels}, np.array([1, 2], np.float32), "find the red block", stamp)
         self.publisher.forget_images()
         self.publisher.observation(seen)
+        return seen
 
 
-def test_policy_is_managed_and_answers_while_active(context, blockfind):
+def test_policy_is_managed_and_answers_while_active(context, blockfind, place):
+    from tandem_policies import load
+
     robot = Robot(context, Translator(blockfind))
     try:
         assert not robot.call(robot.resets, Trigger.Request()).success
@@ -299,15 +304,21 @@ def test_policy_is_managed_and_answers_while_active(context, blockfind):
         assert robot.transit(Transition.TRANSITION_ACTIVATE) == "active"
         assert robot.call(robot.resets, Trigger.Request()).success
         period = blockfind.period_ns
+        shown = []
         for stamp, shade in ((period, 20), (2 * period, 200), (period, 20)):
             count = len(robot.answers)
-            robot.show(stamp, shade)
+            shown.append(robot.show(stamp, shade))
             robot.wait(lambda count=count: len(robot.answers) > count, f"an answer to {stamp}")
         assert [answer.stamp_ns for answer in robot.answers] == [period, 2 * period, period]
         first, second, again = (answer.points for answer in robot.answers)
         assert again.tobytes() == first.tobytes()
         assert second.tobytes() != first.tobytes()
         assert all(answer.source is Source.POLICY for answer in robot.answers)
+        policy = load(place[3], device="cpu", threads=1)
+        words = [policy.say([[seen]], [(0, index)])[0] for index, seen in enumerate(shown[:2])]
+        assert all(words), "random weights babble"
+        robot.wait(lambda: len(robot.said) >= 2, "what the policy says")
+        assert robot.said == words, "a repeated observation is answered, but nothing is said twice"
         assert robot.transit(Transition.TRANSITION_DEACTIVATE) == "inactive"
         robot.show(3 * period, 30)
         time.sleep(0.2)
