@@ -1,5 +1,6 @@
 """Going on with a training: which folder, its configuration, and what must not have changed since."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ def resumed_config(overrides: Sequence[str], doc: str) -> Any:
     if config is None:
         return None
     config.out, config.resume = str(out), True
-    print(f"resuming {out}")
+    if os.environ.get("RANK", "0") == "0":
+        print(f"resuming {out}")
     return config
 
 
