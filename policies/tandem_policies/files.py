@@ -110,6 +110,33 @@ def outlined() -> Iterator[None]:
         yield
 
 
+def open_network(directory: str | Path, device: str | torch.device = "cpu") -> PolicyNetwork:
+    """The network of any policy directory, in this process: for one of LeRobot's own that imports LeRobot.
+
+    Raises:
+        TandemError: see :func:`load_network` and :func:`tandem_policies.lerobot.files.open_policy`.
+    """
+    if not is_lerobots(Path(directory)):
+        return load_network(directory, device)
+    from tandem_policies.lerobot.files import open_policy
+
+    return open_policy(directory, device)
+
+
+def settings_of(directory: str | Path) -> tuple[str, PolicyConfig]:
+    """The registered type and the config of any policy directory; errors as of :func:`open_network`."""
+    path = Path(directory)
+    if is_lerobots(path):
+        from tandem_policies.lerobot.files import check_directory
+        from tandem_policies.lerobot.files import read_config as read_lerobots
+
+        return "lerobot", read_lerobots(check_directory(path))
+    found = read_config(path)
+    cls = config_class(found["type"], str(path / CONFIG))
+    own = {key: value for key, value in found.items() if key in cls.__dataclass_fields__}
+    return found["type"], cls.from_dict(own, str(path / CONFIG))
+
+
 def own_types() -> list[str]:
     """What ``config.json`` of one of our own networks may name; a network of type ``lerobot`` names LeRobot's type."""
     return [name for name in policy_types() if name != "lerobot"]

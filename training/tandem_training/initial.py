@@ -59,15 +59,11 @@ def check_chosen(config: Any, overrides: Sequence[str]) -> None:
 
 def _found(config: Any) -> tuple[Path, dict[str, Any]]:
     """The directory of ``init``, and its policy's type and settings."""
-    from tandem_policies.files import load_network, read_config
-    from tandem_policies.registry import config_class
+    from tandem_policies.files import settings_of
 
     folder = _folder(config)
-    if not folder.is_dir():
-        load_network(folder)  # says what is wrong with it
-    found = read_config(folder)
-    names = {*config_class(found["type"]).__dataclass_fields__, "type"}
-    return folder, {key: value for key, value in found.items() if key in names}
+    name, settings = settings_of(folder)
+    return folder, {"type": name, **settings.to_dict()}
 
 
 def start_network(config: Any, embodiment: Embodiment) -> Any:
@@ -88,12 +84,12 @@ def start_network(config: Any, embodiment: Embodiment) -> Any:
     name = values.pop("type")
     if not config.init:
         return create(name, embodiment, **values)
-    from tandem_policies.files import load_network
+    from tandem_policies.files import open_network
     from tandem_policies.registry import config_class, network_class
     from tandem_training.data import first_difference
 
     folder = _folder(config)
-    source = load_network(folder)
+    source = open_network(folder)
     where = f"{WHERE}: init={folder}"
     if source.embodiment != embodiment:
         difference = first_difference(embodiment.to_dict(), source.embodiment.to_dict())

@@ -40,7 +40,7 @@ def check_directory(directory: str | Path) -> Contents:
     if not (path / EMBODIMENT).is_file():
         raise TandemError(
             f"{path}: no {EMBODIMENT} (wanted: names, units, limits and rate of cameras, state and action, which "
-            f"LeRobot's {CONFIG} does not hold; Tandem writes it beside what it trains)"
+            f"LeRobot's {CONFIG} does not hold: meta/embodiment.json of a dataset that Tandem exported has them)"
         )
     embodiment = Embodiment.from_dict(read_json(path / EMBODIMENT), str(path / EMBODIMENT))
     config = read_json(path / CONFIG)

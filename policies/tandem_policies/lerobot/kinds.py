@@ -14,15 +14,16 @@ class Kind:
     history: bool = False  # its observations have a time axis, even of one step
     queues: bool = False  # its predictions look at its own queues of observations
     noise: str | None = None  # the config's field of the width of the noise that its predictions take; "": the action's
+    masks: bool = False  # padded actions count for nothing in its loss; others have an option for it, or none
     plays_all: bool = False  # always plays its whole chunk
 
 
 KINDS = {
-    "act": Kind(embedding=ENVIRONMENT_STATE),
+    "act": Kind(embedding=ENVIRONMENT_STATE, masks=True),
     "diffusion": Kind("horizon", embedding=ENVIRONMENT_STATE, history=True, noise=""),
     "vqbet": Kind("action_chunk_size", embedding=STATE, history=True, queues=True, plays_all=True),
     "multi_task_dit": Kind("horizon", history=True, queues=True),
-    "smolvla": Kind(noise="max_action_dim"),
+    "smolvla": Kind(noise="max_action_dim", masks=True),
     "pi0": Kind(noise="max_action_dim"),
     "eo1": Kind(),
 }

@@ -41,7 +41,10 @@ class LerobotPolicy(PolicyNetwork):
         self._embedded_in = building.embedding_key(config, embodiment)
         settings = building.lerobot_config(config, embodiment)
         self.n_obs_steps, self.n_past_actions, self._window = building.time_window(settings)
-        with building.weights_come_later(settings) if assets is not None else nullcontext():
+        outlined = torch.get_default_device().type == "meta"
+        if outlined:
+            settings.device = "meta"  # some policies go to their device by themselves
+        with building.weights_come_later(settings) if assets is not None or outlined else nullcontext():
             self.policy = building.make_policy(settings, self._where)
         for camera in embodiment.cameras:
             for quantity in _QUANTITIES:
@@ -103,6 +106,18 @@ class LerobotPolicy(PolicyNetwork):
         loss = loss.mean()  # VQ-VAEs give one number in a row
         numbers = {name: torch.as_tensor(value) for name, value in (told or {}).items() if _is_number(value)}
         return loss, {**numbers, "loss": loss.detach()}
+
+    def weight(self, batch: Batch) -> Tensor:
+        """Padding is left out of ACT's loss, and of others that are asked to; elsewhere it counts as predicted."""
+        if self._kind != "act" and not getattr(self.policy.config, "do_mask_loss_for_padding", False):
+            return batch["action"].new_ones(())
+        names = ["action_is_pad", *(["past_action_is_pad"] if self.n_past_actions else [])]
+        return (~torch.cat([batch[name] for name in names], dim=1)).float().mean()
+
+    def weight(self, batch: Batch) -> Tensor:
+        """As the base where LeRobot leaves padded actions out; else every batch weighs the same."""
+        masked = self._kind.masks or getattr(self.policy.config, "do_mask_loss_for_padding", False)
+        return super().weight(batch) if masked else torch.ones((), device=self.device)
 
     def predict(self, batch: Batch, keys: Sequence[NoiseKey] | None = None) -> Tensor:
         """Chunks float32 (B, K, A) in units. With keys, row b depends on its observations and ``keys[b]`` alone."""
