@@ -234,6 +234,13 @@ def test_a_frozen_norm_takes_the_scale_of_its_first_data(act):
     assert not torch.equal(act.policy.model.backbone["bn1"].running_var, torch.ones(64))
 
 
+def test_a_batch_weighs_as_much_as_its_loss_is_the_mean_of(act):
+    batch = make_batch(act)
+    batch["action_is_pad"][0, 1:] = True
+    assert float(act.weight(batch)) == pytest.approx(7 / 9)
+    assert float(make({**DDPM, "embedding_size": 0}).weight(batch)) == 1
+
+
 def test_actions_are_in_units(act):
     batch = make_batch(act)
     plain = predict(act, batch)

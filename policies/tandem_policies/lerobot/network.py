@@ -108,16 +108,11 @@ class LerobotPolicy(PolicyNetwork):
         return loss, {**numbers, "loss": loss.detach()}
 
     def weight(self, batch: Batch) -> Tensor:
-        """Padding is left out of ACT's loss, and of others that are asked to; elsewhere it counts as predicted."""
-        if self._kind != "act" and not getattr(self.policy.config, "do_mask_loss_for_padding", False):
+        """Padding is left out of some policies' losses, and of others if asked; else all batches weigh the same."""
+        if not (self._kind.masks or getattr(self.policy.config, "do_mask_loss_for_padding", False)):
             return batch["action"].new_ones(())
         names = ["action_is_pad", *(["past_action_is_pad"] if self.n_past_actions else [])]
         return (~torch.cat([batch[name] for name in names], dim=1)).float().mean()
-
-    def weight(self, batch: Batch) -> Tensor:
-        """As the base where LeRobot leaves padded actions out; else every batch weighs the same."""
-        masked = self._kind.masks or getattr(self.policy.config, "do_mask_loss_for_padding", False)
-        return super().weight(batch) if masked else torch.ones((), device=self.device)
 
     def predict(self, batch: Batch, keys: Sequence[NoiseKey] | None = None) -> Tensor:
         """Chunks float32 (B, K, A) in units. With keys, row b depends on its observations and ``keys[b]`` alone."""
