@@ -181,6 +181,7 @@ def test_it_trains_hears_repeats_and_comes_back_equal(make, tmp_path):
 
 def test_a_model_by_name_that_is_not_here_is_one_line(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # else it asks for 20 s, again and again
     options = {"vlm_model_name": "somebody/no-such-model", "load_vlm_weights": False}
     with pytest.raises(
         TandemError, match=r"cannot be fetched: vlm_model_name=somebody/no-such-model .*a local folder"
