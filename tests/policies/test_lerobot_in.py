@@ -224,7 +224,7 @@ def test_the_layout_is_lerobots_with_our_embodiment_beside(act_directory):
 
 
 def test_a_frozen_norm_takes_the_scale_of_its_first_data(act):
-    """Regression: a ResNet from scratch has frozen norms that do nothing, and ACT with it hardly learned."""
+    """A ResNet from scratch has frozen norms that do nothing: features would grow from layer to layer."""
     features = []
     layer = act.policy.model.backbone["layer4"]
     hook = layer.register_forward_hook(lambda module, inputs, output: features.append(output))
