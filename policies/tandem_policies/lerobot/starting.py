@@ -30,8 +30,9 @@ def pixel_statistics(images: Tensor) -> dict[str, Tensor]:
 def calibrate(policy: nn.Module, images: Sequence[Tensor]) -> None:
     """Gives each frozen batch norm the statistics of what reaches it, layer after layer.
 
-    A torchvision backbone without pretrained weights has frozen norms that normalise nothing (ACT's is one). Their scales are buffers of the policy, so that they are saved with it. A data-dependent
-    initialisation as of Mishkin and Matas (2016, "All you need is a good init").
+    A torchvision backbone without pretrained weights has frozen norms that normalise nothing (ACT's is one). Their
+    scales are buffers of the policy, so that they are saved with it. A data-dependent initialisation as of Mishkin and
+    Matas (2016, "All you need is a good init").
 
     Args:
         policy: a LeRobot policy; without such norms nothing happens.
