@@ -2,7 +2,7 @@
 
 import dataclasses
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import draccus
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 from lerobot.policies.pretrained import PreTrainedPolicy
-from lerobot.processor import AddBatchDimensionProcessorStep, PolicyProcessorPipeline
+from lerobot.processor import AddBatchDimensionProcessorStep, PolicyProcessorPipeline, ProcessorStep
 from lerobot.utils.import_utils import register_third_party_plugins
 from torch import Tensor
 
@@ -19,7 +19,6 @@ from tandem_datasets.embodiment import Embodiment, Encoding
 from tandem_datasets.errors import TandemError, unknown
 from tandem_policies.lerobot.config import LerobotConfig
 from tandem_policies.lerobot.kinds import ENVIRONMENT_STATE, STATE, UNFIT, Kind, kind
-from tandem_policies.lerobot.steps import InstructionEmbeddingStep
 
 IMAGES, ACTION = "observation.images.", "action"
 # Fields that no option may set: Tandem says these by itself, ...
@@ -114,7 +113,7 @@ def lerobot_config(config: LerobotConfig, embodiment: Embodiment) -> PreTrainedC
 
 
 def features(config: LerobotConfig, embodiment: Embodiment) -> dict[str, dict[str, Any]]:
-    """LeRobot's ``input_features`` and ``output_features``, in JSON types; images as (C, H, W)."""
+    """LeRobot's ``input_features`` and ``output_features``, in JSON types; images (C, H, W) as the policy sees them."""
     inputs: dict[str, Any] = {}
     for camera in embodiment.cameras:
         if camera.encoding is not Encoding.RGB8:
@@ -122,7 +121,8 @@ def features(config: LerobotConfig, embodiment: Embodiment) -> dict[str, dict[st
                 f"policy 'lerobot/{config.policy}': camera '{camera.name}' is {camera.encoding} (allowed: rgb8)"
             )
         height, width, channels = camera.shape
-        inputs[IMAGES + camera.name] = {"type": "VISUAL", "shape": [channels, height, width]}
+        shape = [channels, config.image_scale * height, config.image_scale * width]
+        inputs[IMAGES + camera.name] = {"type": "VISUAL", "shape": shape}
     size = embodiment.state_dim
     heard = embedding_key(config, embodiment)
     if heard == STATE:
@@ -170,16 +170,15 @@ def make_policy(config: PreTrainedConfig, where: str) -> PreTrainedPolicy:
 
 
 def make_processors(
-    config: PreTrainedConfig, statistics: Mapping[str, Mapping[str, Tensor]], embedding: InstructionEmbeddingStep | None
+    config: PreTrainedConfig, statistics: Mapping[str, Mapping[str, Tensor]], ours: Sequence[ProcessorStep]
 ) -> Pipelines:
-    """LeRobot's own processors of a policy, with our step in front of the normalisation where there is one."""
+    """LeRobot's own processors of a policy, with steps of ours in front of the normalisation."""
     with lerobots_errors(f"policy 'lerobot/{config.type}': processors", config):
         before, after = make_pre_post_processors(config, dataset_stats={k: dict(v) for k, v in statistics.items()})
-    if embedding is not None:
-        steps = list(before.steps)
-        batching = [at for at, step in enumerate(steps) if isinstance(step, AddBatchDimensionProcessorStep)]
-        steps.insert(batching[0] + 1 if batching else 0, embedding)
-        before.steps = steps
+    steps = list(before.steps)
+    batching = [at for at, step in enumerate(steps) if isinstance(step, AddBatchDimensionProcessorStep)]
+    place = batching[0] + 1 if batching else 0
+    before.steps = [*steps[:place], *ours, *steps[place:]]
     return before, after
 
 

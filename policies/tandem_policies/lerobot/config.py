@@ -17,6 +17,7 @@ class LerobotConfig(PolicyConfig):
     chunk_size: int = setting(4, 1, 1024)  # LeRobot's chunk_size; of a horizon, what begins at the newest observation
     n_action_steps: int = setting(1, 1, 1024)
     embedding_size: int = setting(64, 0, MOST)  # of the instruction, for policies without language; 0: none
+    image_scale: int = setting(1, 1, 16)  # a side of the square that each pixel becomes, for coarse backbones
     options: dict = dataclasses.field(default_factory=dict)  # fields of LeRobot's config class: {name: value}
 
     def __post_init__(self) -> None:

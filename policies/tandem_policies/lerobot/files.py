@@ -21,6 +21,7 @@ from tandem_policies.lerobot.checking import PROCESSORS, Contents, check_directo
 from tandem_policies.lerobot.config import LerobotConfig
 from tandem_policies.lerobot.kinds import kind
 from tandem_policies.lerobot.network import LerobotPolicy
+from tandem_policies.lerobot.steps import ENLARGE
 from tandem_policies.lerobot.steps import NAME as EMBEDDING_STEP
 
 _ADDED = "observation.images.empty_camera_"  # features that vision-language-action models add by themselves
@@ -78,19 +79,20 @@ def read_config(contents: Contents) -> LerobotConfig:
         "policy": name,
         "chunk_size": length,
         "n_action_steps": length if of.plays_all else written.get("n_action_steps"),
-        "embedding_size": _embedding_size(contents.steps[PROCESSORS[0]]),
+        "embedding_size": _setting(contents, EMBEDDING_STEP, "size", without=0),
+        "image_scale": _setting(contents, ENLARGE, "factor", without=1),
         "options": {key: value for key, value in written.items() if key in known},
     }
     return LerobotConfig.from_dict(values, where)
 
 
-def _embedding_size(steps: list[dict[str, Any]]) -> Any:
-    """What the step for instructions makes; 0 without one."""
-    for step in steps:
-        if step["registry_name"] == EMBEDDING_STEP:
+def _setting(contents: Contents, name: str, key: str, without: int) -> Any:
+    """A setting of one of our steps in the preprocessor; ``without`` that step, another."""
+    for step in contents.steps[PROCESSORS[0]]:
+        if step["registry_name"] == name:
             config = step.get("config")
-            return config.get("size") if isinstance(config, dict) else None
-    return 0
+            return config.get(key) if isinstance(config, dict) else None
+    return without
 
 
 def _check_registered(policy: str, contents: Contents) -> None:

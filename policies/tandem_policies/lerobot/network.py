@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lerobot.processor import ProcessorStep
 from torch import Tensor
 
 from tandem_datasets.embodiment import Embodiment
@@ -16,7 +17,7 @@ from tandem_policies.lerobot import building, predicting, starting
 from tandem_policies.lerobot.building import IMAGES, Pipelines
 from tandem_policies.lerobot.config import LerobotConfig
 from tandem_policies.lerobot.kinds import STATE, kind
-from tandem_policies.lerobot.steps import InstructionEmbeddingStep
+from tandem_policies.lerobot.steps import EnlargeImagesStep, InstructionEmbeddingStep
 from tandem_policies.network import Assets, Batch, PolicyNetwork
 
 _QUANTITIES = ("mean", "std", "min", "max")
@@ -151,7 +152,7 @@ class LerobotPolicy(PolicyNetwork):
         """LeRobot's processors with our statistics, on the network's device."""
         if self._pipelines is None or self._pipelines[0] != self.device:
             self.policy.config.device = str(self.device)
-            made = building.make_processors(self.policy.config, self._statistics(), self._embedding())
+            made = building.make_processors(self.policy.config, self._statistics(), self._steps())
             self._pipelines = (self.device, made)
         return self._pipelines[1]
 
@@ -180,8 +181,14 @@ class LerobotPolicy(PolicyNetwork):
             raw["task"] = [bytes(row).rstrip(b"\0").decode("utf-8", "replace") for row in batch["text"].cpu().numpy()]
         return raw
 
-    def _embedding(self) -> InstructionEmbeddingStep | None:
-        return InstructionEmbeddingStep(self.config.embedding_size, self._embedded_in) if self._embedded_in else None
+    def _steps(self) -> list[ProcessorStep]:
+        """Steps of ours, where they are wanted."""
+        steps: list[ProcessorStep] = []
+        if self._embedded_in:
+            steps.append(InstructionEmbeddingStep(self.config.embedding_size, self._embedded_in))
+        if self.config.image_scale > 1:
+            steps.append(EnlargeImagesStep(self.config.image_scale))
+        return steps
 
     def _statistic(self, key: str, quantity: str) -> Tensor | None:
         """The buffer of a statistic by LeRobot's key."""

@@ -1,4 +1,4 @@
-"""The step by which LeRobot's processors turn an instruction into numbers; importing it registers it there."""
+"""Steps of LeRobot's processors that are ours: for instructions and small images. Importing it registers them there."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,8 @@ from tandem_datasets.errors import TandemError
 from tandem_policies.lerobot.embedding import embed
 
 NAME = "tandem_instruction_embedding"
+ENLARGE = "tandem_enlarge_images"
+_IMAGE = "observation.image"  # how the keys of images begin
 
 
 @dataclass
@@ -71,10 +73,49 @@ class InstructionEmbeddingStep(ProcessorStep):
         return {**features, PipelineFeatureType.OBSERVATION: seen}
 
 
+@dataclass
+@ProcessorStepRegistry.register(name=ENLARGE)
+class EnlargeImagesStep(ProcessorStep):
+    """Makes a square of ``factor`` pixels a side of each pixel, for backbones whose feature maps are coarse.
+
+    A ResNet-18 sees 64 pixels as 2 x 2 features, too few to tell cells of a board apart; enlarged by 4 as 8 x 8.
+    """
+
+    factor: int = 1
+
+    def __post_init__(self) -> None:
+        if type(self.factor) is not int or not 1 <= self.factor <= 16:
+            raise TandemError(f"{ENLARGE}: factor is {self.factor!r:.60} (allowed: 1..16)")
+
+    def __call__(self, transition: EnvTransition) -> EnvTransition:
+        """Images (..., H, W) to (..., factor * H, factor * W)."""
+        observation: dict[str, Any] = dict(transition[TransitionKey.OBSERVATION] or {})
+        for key, value in observation.items():
+            if key.startswith(_IMAGE):
+                observation[key] = value.repeat_interleave(self.factor, -1).repeat_interleave(self.factor, -2)
+        result = transition.copy()
+        result[TransitionKey.OBSERVATION] = observation
+        return result
+
+    def get_config(self) -> dict[str, Any]:
+        return {"factor": self.factor}
+
+    def transform_features(
+        self, features: dict[PipelineFeatureType, dict[str, PolicyFeature]]
+    ) -> dict[PipelineFeatureType, dict[str, PolicyFeature]]:
+        """Images become larger."""
+        seen = dict(features[PipelineFeatureType.OBSERVATION])
+        for key, feature in seen.items():
+            if key.startswith(_IMAGE):
+                channels, height, width = feature.shape
+                seen[key] = PolicyFeature(feature.type, (channels, self.factor * height, self.factor * width))
+        return {**features, PipelineFeatureType.OBSERVATION: seen}
+
+
 def _time_steps(observation: dict[str, Any]) -> int:
     """How many observations each row is a history of; 0 where there is no time axis."""
     for key, value in observation.items():
-        ndim = 5 if key.startswith("observation.image") else 3 if key == OBS_STATE else None
+        ndim = 5 if key.startswith(_IMAGE) else 3 if key == OBS_STATE else None
         if isinstance(value, Tensor) and value.ndim == ndim:
             return value.shape[1]
     return 0
