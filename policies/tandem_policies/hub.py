@@ -4,7 +4,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -15,7 +15,13 @@ _NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
 _ANSWER_S = 4.0  # the hub's door answers within this time, or there is no network
 
 
-def folder_of(name: str, wanted: Sequence[str], where: str, also: Sequence[str] = ()) -> Path:
+def folder_of(
+    name: str,
+    wanted: Sequence[str],
+    where: str,
+    also: Sequence[str] = (),
+    lacks: Callable[[Path], str | None] = lambda folder: None,
+) -> Path:
     """The folder with the files of ``name``: that folder itself, or a hub repository's in the local cache.
 
     Args:
@@ -23,28 +29,37 @@ def folder_of(name: str, wanted: Sequence[str], where: str, also: Sequence[str] 
         wanted: patterns of the files; at least one is there afterwards. What the cache has is not fetched again.
         where: begins an error's line.
         also: patterns of files that are fetched with them where there are any.
+        lacks: names the file that a folder needs and does not have, as after an interrupted download; None: it is whole.
 
     Raises:
-        TandemError: no such folder or repository, none of the files in it, or no network to fetch it.
+        TandemError: no such folder or repository, none of the files in it or not all that it needs, or no network to
+            fetch it.
     """
     shown = ", ".join(wanted[:3])
     here = Path(name).expanduser()
     if name and here.is_dir():
         if not _found(here, wanted):
             raise TandemError(f"{where}: the folder holds none of its files (wanted: {shown})")
+        if missing := lacks(here):
+            raise TandemError(f"{where}: the folder has no {missing} (wanted: the whole model)")
         return here
     if not _NAME.fullmatch(name) or name.startswith((".", "-")):
         raise TandemError(f"{where}: no such folder (allowed: a folder, or a hub name such as 'owner/model')")
     cached = _snapshot(name, [*wanted, *also], where, fetch=False)
-    if cached is not None and _found(cached, wanted):
+    begun = cached is not None and _found(cached, wanted)
+    missing = lacks(cached) if cached is not None and begun else None
+    if cached is not None and begun and missing is None:
         return cached
+    state = f"only in part in the cache, without {missing}" if begun else "not in the cache"
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        raise TandemError(f"{where}: not in the cache, and HF_HUB_OFFLINE is set (wanted: a local folder, or unset it)")
+        raise TandemError(f"{where}: {state}, and HF_HUB_OFFLINE is set (wanted: a local folder, or unset it)")
     if not _reachable():
-        raise TandemError(f"{where}: not in the cache, and the hub cannot be reached (give a local folder or connect)")
+        raise TandemError(f"{where}: {state}, and the hub cannot be reached (give a local folder or connect)")
     fetched = _snapshot(name, [*wanted, *also], where, fetch=True)
     if fetched is None or not _found(fetched, wanted):
         raise TandemError(f"{where}: the repository holds none of its files (wanted: {shown})")
+    if missing := lacks(fetched):
+        raise TandemError(f"{where}: the repository has no {missing} (wanted: a whole model)")
     return fetched
 
 

@@ -14,9 +14,10 @@ from transformers import PreTrainedTokenizerFast
 
 from tandem_datasets.embodiment import Camera, Encoding
 from tandem_datasets.errors import TandemError
+from tandem_policies import hub
 from tandem_policies.files import load_network, outline_network, outlined, save
 from tandem_policies.network import PolicyNetwork, create
-from tandem_policies.pretrained import language, vision
+from tandem_policies.pretrained import language, sources, vision
 from tandem_policies.pretrained.architectures import LANGUAGE, VISION
 from tandem_policies.pretrained.language import LanguageTower, language_tower
 from tandem_policies.pretrained.settings import BackboneSettings
@@ -348,6 +349,39 @@ def test_names_come_from_the_hubs_cache_without_network(tiny, body, tmp_path, mo
     assert torch.equal(tower(pictures()[:1]), vision_tower(sees(tiny("vit")), body(), None)(pictures()[:1]))
     with pytest.raises(TandemError, match=r"vision_backbone 'tiny/dino': not in the cache.*local folder"):
         vision_tower(sees("tiny/dino"), body(), None)
+
+
+def test_what_an_interrupted_download_left_is_not_taken_for_the_whole(tmp_path, monkeypatch):
+    """Regression: an index without its shards, or weights without a config, counted as cached for good."""
+    cached = tmp_path / "models--big--model" / "snapshots" / ("0" * 40)
+    cached.mkdir(parents=True)
+    (cached.parents[1] / "refs").mkdir()
+    (cached.parents[1] / "refs" / "main").write_text("0" * 40)
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    (cached / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shards[0], "b": shards[1]}}))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in ("config.json", *shards):
+        refused(f"only in part in the cache, without {name}, and HF_HUB", lambda: sources.find("big/model", "backbone"))
+        refused(f"no {name}", lambda: sources.find(str(cached), "backbone"))
+        (cached / name).write_text("{}")
+    assert sources.find("big/model", "backbone") == cached
+
+    (cached / shards[1]).unlink()
+    looked, asked = hub._snapshot, []
+
+    def arrives(name: str, patterns: list[str], where: str, *, fetch: bool) -> Path | None:
+        if fetch:
+            asked.append(name)
+            (cached / shards[1]).write_text("{}")
+        return looked(name, patterns, where, fetch=False)
+
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(hub, "_reachable", lambda: True)
+    monkeypatch.setattr(hub, "_snapshot", arrives)
+    assert sources.find("big/model", "backbone") == cached
+    assert sources.find("big/model", "backbone") == cached
+    assert asked == ["big/model"]
 
 
 def refused(message: str, build: Callable[[], object]) -> None:

@@ -32,12 +32,14 @@ def find(name: str, where: str, weights: bool = True) -> Path:
     here = Path(name).expanduser()
     if here.is_dir():
         _check_pickles(here, where, weights)
-        return _checked(here, where)
+        _checked(here, where)
+        if weights and (missing := _lacks(here)):
+            raise TandemError(f"{where}: no {missing}, which {_WEIGHTS[1]} names (wanted: the whole model)")
+        return here
     texts = (CONFIG, PREPROCESSOR, _ADAPTER)
-    folder = (
-        folder_of(name, _WEIGHTS, where, (*texts, _SHARDS)) if weights else folder_of(name, texts[:1], where, texts)
-    )
-    return _checked(folder, where)
+    if weights:
+        return _checked(folder_of(name, _WEIGHTS, where, (*texts, _SHARDS), _lacks), where)
+    return _checked(folder_of(name, texts[:1], where, texts), where)
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -51,6 +53,19 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise TandemError(f"{file}: is a {type(content).__name__} (wanted: an object)")
     return content
+
+
+def _lacks(folder: Path) -> str | None:
+    """The first file that a model with weights needs and that is not there; an adapter needs no more than its name."""
+    if (folder / _ADAPTER).exists():
+        return None
+    shards: list[str] = []
+    whole, index = (folder / name for name in _WEIGHTS)
+    if not whole.is_file():
+        names = read_json(index).get("weight_map") if index.is_file() else None
+        shards = sorted({str(name) for name in names.values()}) if isinstance(names, dict) else [_WEIGHTS[0]]
+    beside = [name for name in (CONFIG, *shards) if Path(name).name == name]  # an index may name any path
+    return next((name for name in beside if not (folder / name).is_file()), None)
 
 
 def _checked(folder: Path, where: str) -> Path:
