@@ -37,6 +37,15 @@ def test_the_benchmark_trains_by_its_name(small_static):
     assert main(["train", *SMALL, *arguments, "resume=true"]) == 0
 
 
+def test_a_resume_does_not_learn_from_what_was_validated_on(small_static, capsys):
+    """The same stores in the same order, but all of them to learn from."""
+    arguments = ["preset=static", "trainer.max_steps=2", "trainer.batch_size=8", "out=out"]
+    assert main(["train", *SMALL, *arguments, "data=blockfind_static"]) == 0
+    both = ",".join(str(small_static.store(split)) for split in ("train", "validation"))
+    assert main(["train", *SMALL, *arguments, f"data=[{both}]", "resume=true"]) == 2
+    assert "content of data has changed since out was begun, or its split" in capsys.readouterr().err
+
+
 def test_chunks_longer_than_a_sample_are_refused(small_static):
     with pytest.raises(TandemError, match=r"chunk_size is 4 \(allowed: 1\.\.1"):
         build("data=blockfind_static")

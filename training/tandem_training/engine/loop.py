@@ -229,7 +229,9 @@ class Engine:
         progress, tensors = found
         for key, content in self.stage.fingerprint.items():
             if tensors["fingerprint"].get(key) != content:
-                raise TandemError(f"train: resume: the content of {key} has changed since {self.out} was begun")
+                raise TandemError(
+                    f"train: resume: the content of {key} has changed since {self.out} was begun, or its split"
+                )
         try:
             self.stage.module.load_state_dict(tensors["module"])
             self._optimization.restore(tensors)

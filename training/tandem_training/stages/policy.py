@@ -17,7 +17,7 @@ from tandem_training.accuracy import are_directions, directions, errors
 from tandem_training.data import Frames, Order, Origin, Split, load_frames, split_episodes, split_stores, statistics
 from tandem_training.engine.settings import TrainerSettings
 from tandem_training.initial import start_network, start_statistics
-from tandem_training.named_data import training_stores
+from tandem_training.named_data import TrainingStores, training_stores
 from tandem_training.stages.base import Batch, Best, Shard, Stage
 
 _VAL_BATCH = 256
@@ -147,7 +147,7 @@ def build(config: Any, trainer: TrainerSettings) -> PolicyStage:
         best=Best("action_l2"),
         facts=facts,
         notes=_notes(facts),
-        fingerprint={"data": digest},
+        fingerprint={"data": _fingerprint(digest, stores)},
         frames=frames,
         order=Order(split.train, trainer.batch_size, config.seed),
         validation=_thinned(split.validation, config.stage.val_frames),
@@ -156,6 +156,11 @@ def build(config: Any, trainer: TrainerSettings) -> PolicyStage:
     if not config.init:
         network.start(stage._gather(_thinned(split.train, _FIRST_LOOK)))
     return stage
+
+
+def _fingerprint(digest: str, stores: TrainingStores) -> str:
+    """The content of all stores, and which of them are only validated on: that must not move into the training."""
+    return f"{digest}, validates on the last {len(stores.validate)}" if stores.validate else digest
 
 
 def _fraction(value: Any) -> float:
