@@ -29,7 +29,7 @@ def folder_of(
         wanted: patterns of the files; at least one is there afterwards. What the cache has is not fetched again.
         where: begins an error's line.
         also: patterns of files that are fetched with them where there are any.
-        lacks: names the file that a folder needs and does not have, as after an interrupted download; None: it is whole.
+        lacks: names a file that a folder needs and has not, as after an interrupted download; None: it is whole.
 
     Raises:
         TandemError: no such folder or repository, none of the files in it or not all that it needs, or no network to

@@ -45,7 +45,7 @@ class PolicyNetwork(nn.Module, ABC):
     """
 
     policy_type: ClassVar[str]
-    longest_text: ClassVar[int] = 48  # tokens; what is longer is cut at the end
+    longest_text: int = 48  # tokens; what is longer is cut at the end
     n_obs_steps: int = 1  # observations that one inference sees
     n_past_actions: int = 0  # P, actions before the newest observation that the loss wants
     speaks: bool = False  # whether :meth:`say` has words for what it does

@@ -157,6 +157,17 @@ def test_a_decoder_reads_forwards_and_an_encoder_both_ways(tiny):
         assert torch.equal(tower(tokens, mask)[0, :5], tower(other, mask)[0, :5]) != ahead
 
 
+@pytest.mark.parametrize(("name", "own", "longest"), [("bert", {}, 12), ("roberta", {"pad_token_id": 1}, 10)])
+def test_a_text_is_cut_where_the_backbone_knows_no_further_position(tiny, reader, body, batch_of, name, own, longest):
+    """Regression: longer texts than its table of positions ended in an IndexError."""
+    folder = tiny(name, max_position_embeddings=12, **own)
+    network = create("tinyvla", body(), language_backbone=str(folder), tokenizer=str(reader), dim=32)
+    assert (network.language.tower.longest, network.longest_text) == (longest, longest)
+    batch = batch_of(network) | network.tokenize(["find the red block " * 9] * 3)
+    assert batch["tokens"].shape == (3, longest)
+    assert network.predict(batch).isfinite().all()
+
+
 def test_what_a_whole_checkpoint_holds_is_found(tmp_path, body):
     texts = {**SMALL, **READS}
     models = {

@@ -158,6 +158,18 @@ def test_a_wrong_sentence_is_counted_and_padding_is_not(batch_of):
     assert (metrics["loss"], metrics["text_loss"], metrics["text_accuracy"]) == (0, 0, 0)
 
 
+def test_batches_weighed_by_their_real_actions_add_up_to_the_loss_of_all(batch_of):
+    """Regression: sentences counted alike, so that gradients of accumulated batches were not those of the whole."""
+    network = create("tinyvla", embodiment("agent/dx", "agent/dy"), text_decoder=True, **SMALL).eval()
+    whole = ways_to_go(network, 8)
+    whole["action_is_pad"][:3, 1] = True
+    parts = [{key: value[rows] for key, value in whole.items()} for rows in (slice(0, 2), slice(2, 8))]
+    shares = [float(network.weight(part)) * len(part["state"]) for part in parts]
+    for name, value in network.loss(whole)[1].items():
+        added = sum(share * network.loss(part)[1][name] for share, part in zip(shares, parts, strict=True))
+        torch.testing.assert_close(added / sum(shares), value)
+
+
 def test_a_network_without_a_decoder_is_silent(body, batch_of):
     network = create("tinyvla", body(), **SMALL).eval()
     assert not network.speaks

@@ -33,6 +33,8 @@ class LanguageTower(Tower[LanguageArchitecture]):
         self.vocab_size = int(self.configuration.vocab_size)  # token ids are below it
         self.positions = plan.recipe.architecture.positions
         longest = getattr(self.configuration, "max_position_embeddings", None)
+        if longest and self.positions == "after_padding":
+            longest -= int(self.configuration.pad_token_id) + 1
         self.longest: int | None = int(longest) if longest else None  # tokens of a text; None: any number
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:

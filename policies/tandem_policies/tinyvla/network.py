@@ -59,7 +59,7 @@ class TinyVLA(PolicyNetwork):
         """The head's loss on normalised actions, and the text's beside it.
 
         Also logs ``action_l2``, the mean Euclidean error in units, and, where it speaks, ``text_loss`` and
-        ``text_accuracy``, the share of sentences that are exactly right.
+        ``text_accuracy``, the share of sentences that are exactly right; a sentence counts by its chunk's real actions.
         """
         features, _ = self._features(batch)
         is_pad = batch["action_is_pad"]
@@ -69,7 +69,7 @@ class TinyVLA(PolicyNetwork):
             metrics = {"action_l2": masked_mean(miss, is_pad)}
         if self.text is not None:
             target = self.text.target(batch["action"], is_pad, self._reach())
-            text_loss, accuracy = self.text.loss(features, target, ~is_pad.all(1))
+            text_loss, accuracy = self.text.loss(features, target, (~is_pad).sum(1))
             loss = loss + self.config.text_weight * text_loss
             metrics |= {"text_loss": text_loss.detach(), "text_accuracy": accuracy.detach()}
         return loss, {"loss": loss.detach(), **metrics}
@@ -161,7 +161,10 @@ class TinyVLA(PolicyNetwork):
         if self.tokenizer.size > size:
             allowed = "the language backbone's own tokenizer" if tower else f"vocab_size {size}"
             raise TandemError(f"policy 'tinyvla': the tokenizer has {self.tokenizer.size} ids (allowed: {allowed})")
-        return LanguageEncoder(self.config, size, self.longest_text, tower)
+        encoder = LanguageEncoder(self.config, size, self.longest_text, tower)
+        if tower is not None and tower.longest is not None:
+            self.longest_text = min(self.longest_text, tower.longest)
+        return encoder
 
     def _reach(self) -> Tensor:
         """The greatest size of each action scalar in the data, (A,)."""

@@ -52,7 +52,11 @@ class TextDecoder(nn.Module):
         return torch.cat(parts, dim=1)
 
     def loss(self, features: Tensor, target: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy, and the share of sentences that are exactly right, over the rows that are ``real`` (B,)."""
+        """Cross-entropy, and the share of sentences that are exactly right.
+
+        A row counts by its number of ``real`` actions (B,), as in the heads' losses: batches that are weighed by their
+        real actions then add up to the loss of all of them together.
+        """
         logits = self(features, target[:, :-1]).float()
         errors = F.cross_entropy(logits.transpose(1, 2), target, reduction="none").mean(1)
         right = (logits.argmax(-1) == target).all(1)  # greedy decoding takes the same way where all are right
