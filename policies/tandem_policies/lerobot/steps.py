@@ -10,6 +10,7 @@ from lerobot.lerobot_types import EnvTransition, TransitionKey
 from lerobot.processor import ProcessorStep, ProcessorStepRegistry
 from lerobot.utils.constants import OBS_ENV_STATE, OBS_STATE
 from torch import Tensor
+from torch.nn import functional as F
 
 from tandem_datasets.errors import TandemError
 from tandem_policies.lerobot.embedding import embed
@@ -92,7 +93,10 @@ class EnlargeImagesStep(ProcessorStep):
         observation: dict[str, Any] = dict(transition[TransitionKey.OBSERVATION] or {})
         for key, value in observation.items():
             if key.startswith(_IMAGE):
-                observation[key] = value.repeat_interleave(self.factor, -1).repeat_interleave(self.factor, -2)
+                rows = value.flatten(0, -4) if value.ndim > 4 else value
+                # nearest: exact copies; unlike repeating, it keeps the order in memory that convolutions are quick with
+                large = F.interpolate(rows, scale_factor=self.factor, mode="nearest")
+                observation[key] = large.view(*value.shape[:-2], *large.shape[-2:]) if value.ndim > 4 else large
         result = transition.copy()
         result[TransitionKey.OBSERVATION] = observation
         return result
