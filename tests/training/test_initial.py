@@ -1,5 +1,6 @@
 """`tandem train init=<policy directory>`: fine-tuning."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -124,3 +125,40 @@ def test_bad_values(tmp_path, store, policy, change, message):
 def test_a_training_in_place_of_its_policy(tmp_path, store, policy):
     out = policy.parent
     assert f"init={out} is a training, no policy (allowed: init={out / 'best'})" in error_of(tmp_path, store, out)
+
+
+def test_a_setting_that_is_the_default_is_asked_for_all_the_same(tmp_path, store, policy):
+    assert compose("train", []).policy.dropout == 0
+    arguments = [f"data={store}", *TINY, f"init={policy}", f"out={tmp_path / 'out'}", "policy.dropout=0.0"]
+    assert main(["train", *arguments]) == 0
+    assert "\n  dropout: 0.0\n" in (tmp_path / "out" / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("key", ["tokenizer", "vision_backbone", "language_backbone"])
+def test_another_tokenizer_or_backbone(tmp_path, store, policy, key):
+    """What a network reads and sees with comes from the checkpoint: a KeyError, or silently none of it."""
+    message = error_of(tmp_path, store, policy, f"policy.{key}=some/model")
+    assert f"is of another architecture: policy.{key} is some/model, not None (allowed: leave" in message
+
+
+@pytest.mark.parametrize("again", [["--resume"], ["resume=true"]])
+def test_a_tuned_policy_goes_on_without_its_beginning(tmp_path, store, policy, again, monkeypatch):
+    shutil.copytree(policy, tmp_path / "first")
+    arguments = [f"data={store}", *TINY, f"init={tmp_path / 'first'}", "policy.dropout=0.0"]
+    assert main(["train", *arguments, f"out={tmp_path / 'out'}"]) == 0
+    before = load_file(tmp_path / "out/final/model.safetensors")
+    shutil.rmtree(tmp_path / "first")
+    shutil.rmtree(tmp_path / "out/best")
+    monkeypatch.setattr("tandem_training.stages.policy.start_statistics", pytest.fail)
+    named = [f"out={tmp_path / 'out'}", *(arguments if again == ["resume=true"] else [])]
+    assert main(["train", *again, *named]) == 0
+    after = load_file(tmp_path / "out/final/model.safetensors")
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_a_fresh_policy_goes_on_from_its_own_texts(tmp_path, store, monkeypatch):
+    """A network made anew would fetch its backbones by name."""
+    arguments = [f"data={store}", *TINY, *SMALL, f"out={tmp_path / 'out'}"]
+    run(compose("train", arguments))
+    monkeypatch.setattr("tandem_policies.network.create", pytest.fail)
+    assert main(["train", "--resume", f"out={tmp_path / 'out'}"]) == 0

@@ -110,6 +110,25 @@ def given(command: str, overrides: Sequence[str], key: str) -> Any:
     return parsed[-1].value() if parsed else None
 
 
+def keys_set(command: str, overrides: Sequence[str]) -> set[str]:
+    """The dotted keys that overrides set, those of a chosen preset too; see :func:`compose` for errors."""
+    from importlib.resources import files
+
+    from omegaconf import OmegaConf
+
+    found = set()
+    for text in overrides:
+        parsed = _parsed(_where(command), text)
+        key, value = parsed.key_or_group, parsed.value()
+        if isinstance(value, Mapping):
+            found |= {f"{key}.{name}" for name in value}
+        elif key == "preset" and str(value) in group_options(key):
+            file = files(CONF_MODULE).joinpath(key, f"{value}.yaml")
+            found |= set(_flatten(OmegaConf.create(file.read_text())))
+        found.add(key)
+    return found
+
+
 def _composed(command: str, overrides: Sequence[str], saved):
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module

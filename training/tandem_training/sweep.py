@@ -94,7 +94,7 @@ def _config(job: Job) -> Any:
 def _run(job: Job, config: Any) -> None:
     job.status = "running"
     try:
-        metrics = run(config, again="tandem train --resume").metrics
+        metrics = run(config, again="tandem train --resume", overrides=job.overrides).metrics
     except TandemError as error:
         job.status, job.error = "failed", str(error)
         print(f"error: {error}")

@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,13 +30,16 @@ class TrainResult:
     metrics: dict[str, Any]  # as in metrics.json
 
 
-def run(config: Any, started: float | None = None, again: str | None = None) -> TrainResult:
+def run(
+    config: Any, started: float | None = None, again: str | None = None, overrides: Sequence[str] | None = None
+) -> TrainResult:
     """Trains what ``compose("train", [...])`` describes, and shows its progress.
 
     Args:
         config: the composed configuration.
         started: ``time.time()`` from which the first step is timed; now, if None.
         again: the command that goes on after a Ctrl-C, but for ``out=...``; None: there is none to tell.
+        overrides: what ``config`` was composed from, for ``init``: see :func:`tandem_training.initial.adopted`.
 
     Raises:
         TandemError: bad configuration or data, an output folder in use or not empty, or a loss that is not finite.
@@ -47,7 +51,7 @@ def run(config: Any, started: float | None = None, again: str | None = None) -> 
     settings = TrainerSettings.from_mapping(OmegaConf.to_container(config.trainer))  # type: ignore[arg-type]
     if not isinstance(config.seed, int) or isinstance(config.seed, bool) or not 0 <= config.seed < 2**63:
         raise TandemError(f"{WHERE}: seed is {config.seed!r} (allowed: a whole number, at least 0)")
-    config = adopted(config)
+    config = adopted(config, overrides)
     out = _out(config)
     first = os.environ.get("RANK", "0") == "0"  # of several processes one owns the folder
     if first and holds_something(out) and not config.resume:

@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     from tandem_training.train import run
 
     check_chosen(config, overrides)
-    run(config, psutil.Process().create_time(), again="tandem train --resume")
+    run(config, psutil.Process().create_time(), again="tandem train --resume", overrides=overrides)
     return 0
 
 

@@ -10,9 +10,8 @@ import torch
 
 from tandem_datasets.errors import TandemError
 from tandem_policies.replacing import replacing_directory
-from tandem_training.engine.folder import recover
+from tandem_training.engine.folder import LAST, recover
 
-LAST = "last"
 _TENSORS = "resume.pt"
 _PROGRESS = "progress.json"
 
@@ -33,12 +32,16 @@ class Progress:
     timed_steps: int = 0  # steps that these two are the sums of; the first one of a run is left out
 
 
-def write_checkpoint(out: Path, progress: Progress, tensors: Mapping[str, Any]) -> None:
-    """Replaces ``<out>/last``; a kill at any moment leaves the previous one."""
+def write_checkpoint(
+    out: Path, progress: Progress, tensors: Mapping[str, Any], assets: Mapping[str, str] | None = None
+) -> None:
+    """Replaces ``<out>/last``, with the texts ``assets`` by file name; a kill at any moment leaves the previous one."""
     try:
         with replacing_directory(out / LAST) as folder:
             torch.save(dict(tensors), folder / _TENSORS)
             (folder / _PROGRESS).write_text(json.dumps(asdict(progress), indent=2))
+            for name, text in (assets or {}).items():
+                (folder / name).write_text(text, "utf-8")
     except (OSError, RuntimeError) as error:  # torch's writer knows only RuntimeError
         reason = str(error).split("\n", 1)[0][:120]
         raise TandemError(f"{out / LAST}: cannot be written ({reason}); the previous one is kept") from error

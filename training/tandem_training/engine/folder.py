@@ -10,6 +10,7 @@ from pathlib import Path
 from tandem_datasets.errors import TandemError
 
 LOCK = ".lock"
+LAST = "last"  # of a training: what a resumed run begins from
 CONFIG = "config.yaml"  # of a training; from then on the folder is one
 _BESIDE = f".{CONFIG}.new"
 
@@ -57,11 +58,20 @@ def drop_if_empty(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def has_checkpoint(out: Path) -> bool:
+    """Whether a training in ``out`` can go on from a checkpoint."""
+    return (out / LAST).is_dir() or _old(out / LAST).is_dir()
+
+
 def recover(target: Path) -> None:
     """Puts the previous directory back, if a kill hit in the middle of a ``replacing_directory`` in two renames.
 
     That happens on file systems that cannot exchange two directories at once.
     """
-    old = target.with_name(f".{target.name}.old")
+    old = _old(target)
     if not target.exists() and old.is_dir():
         old.rename(target)
+
+
+def _old(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")

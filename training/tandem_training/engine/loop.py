@@ -11,9 +11,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from tandem_datasets.errors import TandemError
-from tandem_training.engine.checkpoint import LAST, Progress, read_checkpoint, write_checkpoint
+from tandem_training.engine.checkpoint import Progress, read_checkpoint, write_checkpoint
 from tandem_training.engine.feed import Feed, Spent
-from tandem_training.engine.folder import recover
+from tandem_training.engine.folder import LAST, recover
 from tandem_training.engine.interrupts import Interrupts
 from tandem_training.engine.report import Report
 from tandem_training.engine.settings import TrainerSettings
@@ -213,7 +213,7 @@ class Engine:
             "window": [row.cpu() for row in self._window],
             "fingerprint": dict(self.stage.fingerprint),
         }
-        write_checkpoint(self.out, self.progress, tensors)
+        write_checkpoint(self.out, self.progress, tensors, self.stage.assets)
 
     def _publish(self, name: str) -> None:
         if self._accelerator.is_main_process:

@@ -49,6 +49,7 @@ class Stage(ABC):
     notes: list[str] = field(default_factory=list)  # lines about the data, said before the first step
     facts: dict[str, Any] = field(default_factory=dict)  # plain JSON for metrics.json: data, sizes
     fingerprint: dict[str, str] = field(default_factory=dict)  # config key -> content; a resume wants the same
+    assets: Mapping[str, str] = field(default_factory=dict)  # small texts that the module is built from, kept in last
 
     @abstractmethod
     def batch(self, index: int, shard: Shard) -> Batch:

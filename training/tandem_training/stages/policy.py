@@ -16,7 +16,7 @@ from tandem_training.ablation import ablated
 from tandem_training.accuracy import are_directions, directions, errors
 from tandem_training.data import Frames, Order, Origin, Split, load_frames, split_episodes, split_stores, statistics
 from tandem_training.engine.settings import TrainerSettings
-from tandem_training.initial import start_network, start_statistics
+from tandem_training.initial import goes_on, start_network, start_statistics
 from tandem_training.named_data import TrainingStores, training_stores
 from tandem_training.stages.base import Batch, Best, Shard, Stage
 
@@ -139,7 +139,9 @@ def build(config: Any, trainer: TrainerSettings) -> PolicyStage:
         split = split_stores(frames, len(stores.learn))
     else:
         split = split_episodes(frames, fraction, config.seed)
-    start_statistics(config, network, statistics(frames, split.train))
+    resumed = goes_on(config)  # then what was looked at is in the checkpoint
+    if not resumed:
+        start_statistics(config, network, statistics(frames, split.train))
     facts = {"data": [*stores.learn, *stores.validate], **_facts(frames, split)}
     stage = PolicyStage(
         name="policy",
@@ -147,13 +149,14 @@ def build(config: Any, trainer: TrainerSettings) -> PolicyStage:
         best=Best("action_l2"),
         facts=facts,
         notes=_notes(facts),
+        assets=network.assets(),
         fingerprint={"data": _fingerprint(digest, stores)},
         frames=frames,
         order=Order(split.train, trainer.batch_size, config.seed),
         validation=_thinned(split.validation, config.stage.val_frames),
         tokens=network.tokenize(frames.instructions),
     )
-    if not config.init:
+    if not (config.init or resumed):
         network.start(stage._gather(_thinned(split.train, _FIRST_LOOK)))
     return stage
 
