@@ -10,6 +10,7 @@ from accelerate.state import AcceleratorState
 
 from tandem_datasets.errors import TandemError, unknown
 
+_SHARDING = ("FSDP", "DEEPSPEED", "MEGATRON_LM")  # accelerate's, each with a variable ACCELERATE_USE_...
 _MOST_THREADS = 8  # unless asked for: what small networks still gain from
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -18,10 +19,12 @@ def make_accelerator(device: str, precision: str, where: str) -> Accelerator:
     """An accelerator on ``device``; under ``accelerate launch`` one of several.
 
     Raises:
-        TandemError: no such device, not on this machine, or one that cannot compute in this precision.
+        TandemError: no such device, not on this machine, one that cannot compute in this precision, or
+            accelerate is set up to split the weights over processes.
     """
     if device not in DEVICES:
         raise unknown(f"{where}: device", device, DEVICES)
+    _refuse_sharding(where)
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not present.get(device, True):
         there = ", ".join(["auto", "cpu", *(name for name, fine in present.items() if fine)])
@@ -35,6 +38,13 @@ def make_accelerator(device: str, precision: str, where: str) -> Accelerator:
     if device not in ("auto", accelerator.device.type):
         raise TandemError(f"{where}: device={device}, but accelerate chose {accelerator.device.type} (allowed: auto)")
     return accelerator
+
+
+def _refuse_sharding(where: str) -> None:
+    """Checkpoints and policies are written by one process, which must have all weights."""
+    for name in _SHARDING:
+        if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("1", "true", "yes", "y", "on", "t"):
+            raise TandemError(f"{where}: accelerate is set up for {name} (allowed: one process, or several by DDP)")
 
 
 @contextmanager

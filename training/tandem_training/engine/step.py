@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedType
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from tandem_datasets.errors import TandemError
@@ -17,7 +17,6 @@ from tandem_training.engine.parameters import select
 from tandem_training.engine.settings import TrainerSettings
 from tandem_training.stages.base import Batch, Stage
 
-_SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 _SMALLEST_SCALE = 2.0**-14  # of fp16's gradients; a healthy training never comes near it
 
 
@@ -47,7 +46,6 @@ class Optimization:
 
     def __init__(self, stage: Stage, settings: TrainerSettings, accelerator: Accelerator) -> None:
         self._stage, self._settings, self._accelerator = stage, settings, accelerator
-        self._sharded = accelerator.distributed_type in _SHARDED
         if settings.gradient_checkpointing:
             _enable_checkpointing(stage)
         if settings.compile:
@@ -57,19 +55,16 @@ class Optimization:
         objective = _Objective(stage).to(accelerator.device)
         fused = accelerator.device.type in ("cpu", "cuda")
         self._optimizer: Any = AdamW(trained.groups, lr=settings.lr, fused=fused or None)
-        if self._sharded:
-            objective, self._optimizer = accelerator.prepare(objective, self._optimizer)
-        else:
-            # The module is where it belongs; asking accelerate to see to it would import sharded tensors, 2 s.
-            # Its optimizer searches the disk for a package at every step, so that ours stays bare.
-            objective = accelerator.prepare(objective, device_placement=[False])
+        # The module is where it belongs; asking accelerate to see to it would import sharded tensors, 2 s.
+        # Its optimizer searches the disk for a package at every step, so that ours stays bare.
+        objective = accelerator.prepare(objective, device_placement=[False])
         if settings.compile:
             objective.compile()  # in place: the module's names stay as they are
         self._objective = objective
-        self._scaler = None if self._sharded else accelerator.scaler
+        self._scaler = accelerator.scaler
         self._ema = Ema(self._parameters, settings.ema) if settings.ema else None
         counted = settings.accumulate > 1 or accelerator.num_processes > 1
-        self._weighs = counted and not self._sharded and type(stage).weight is not Stage.weight
+        self._weighs = counted and type(stage).weight is not Stage.weight
 
     @property
     def trained(self) -> int:
@@ -153,9 +148,7 @@ class Optimization:
         self._objective.eval()
 
     def _backward(self, loss: Tensor) -> None:
-        if self._sharded:
-            self._accelerator.backward(loss)
-        elif self._scaler:
+        if self._scaler:
             self._scaler.scale(loss).backward()
         else:
             loss.backward()
@@ -168,12 +161,9 @@ class Optimization:
     def _update(self) -> Tensor:
         """Clips, steps and clears; the gradient's norm, of which at most ``clip_norm`` was left."""
         limit = self._settings.clip_norm or float("inf")
-        if self._sharded:
-            norm = torch.as_tensor(self._accelerator.clip_grad_norm_(self._parameters, limit))
-        else:  # the same for whole gradients, and again without that import
-            if self._scaler:
-                self._scaler.unscale_(self._optimizer)
-            norm = torch.nn.utils.clip_grad_norm_(self._parameters, limit)
+        if self._scaler:
+            self._scaler.unscale_(self._optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, limit)
         if self._scaler:
             self._scaler.step(self._optimizer)
             self._scaler.update()
