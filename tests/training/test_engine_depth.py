@@ -3,8 +3,10 @@
 import importlib.util
 import json
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from tandem_training.data import Order
 from tandem_training.engine.checkpoint import read_checkpoint
 from tandem_training.engine.feed import Feed
 from tandem_training.engine.hardware import cpu_threads, make_accelerator
+from tandem_training.engine.loop import Engine
 from tandem_training.engine.parameters import select
 from tandem_training.engine.report import read_history
 from tandem_training.engine.settings import TrainerSettings
@@ -406,3 +409,41 @@ def test_compiling_wants_a_compiler(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(TandemError, match=r"trainer.compile: no C\+\+ compiler: no-such-compiler"):
         tiny_stage.make_engine(tmp_path, compile=True)
+
+
+def test_a_batch_that_the_processes_cannot_share_evenly_is_refused(tmp_path):
+    three = SimpleNamespace(process_index=0, num_processes=3)
+    with pytest.raises(TandemError, match=r"batch_size is 16 on 3 processes \(allowed: a multiple of 3\)$"):
+        Engine(tiny_stage.make_stage(), settings(), three, tmp_path, seed=3, started=time.time())
+
+
+def test_machines_that_do_not_share_a_folder_do_not_go_on(tmp_path):
+    """One found the checkpoint at step 5, the other none: it would begin at step 0 with the first one's weights."""
+
+    class Two:
+        process_index, num_processes = 0, 2
+
+        def __init__(self, other):
+            self.own, self.other = make_accelerator("cpu", "fp32", "test"), other
+
+        def __getattr__(self, name):
+            return getattr(self.own, name)
+
+        def gather(self, step):
+            return torch.cat([step, torch.full_like(step, self.other)])
+
+    tiny_stage.train(tmp_path, max_steps=5)
+    for other in (5, 0):
+        arguments = (tiny_stage.make_stage(), settings(max_steps=9), Two(other), tmp_path)
+        if other == 5:
+            assert Engine(*arguments, seed=3, started=time.time()).progress.step == 5
+            continue
+        with pytest.raises(TandemError, match=r"go on from different steps \(0, 5\) of .* that all machines share"):
+            Engine(*arguments, seed=3, started=time.time())
+
+
+@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])
+def test_weights_split_over_processes_are_refused(monkeypatch, name):
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    with pytest.raises(TandemError, match=rf"^here: accelerate is set up for {name} \(allowed: one process, or"):
+        make_accelerator("cpu", "fp32", "here")

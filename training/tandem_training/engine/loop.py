@@ -44,7 +44,8 @@ class Engine:
         started: ``time.time()`` of the command's start, for the time to the first step.
 
     Raises:
-        TandemError: a checkpoint lies in ``out`` that does not fit, or the settings do not fit the module.
+        TandemError: a checkpoint lies in ``out`` that does not fit or that not all processes see, or the settings do
+            not fit the module or the number of processes.
     """
 
     def __init__(
@@ -53,6 +54,11 @@ class Engine:
         self.stage, self.settings, self.out = stage, settings, out
         self._accelerator, self._seed, self._started = accelerator, seed, started
         self._shard = Shard(accelerator.process_index, accelerator.num_processes)
+        if settings.batch_size % self._shard.world:
+            raise TandemError(
+                f"trainer.batch_size is {settings.batch_size} on {self._shard.world} processes "
+                f"(allowed: a multiple of {self._shard.world})"
+            )
         self._optimization = Optimization(stage, settings, accelerator)
         self._names: list[str] = []  # of the window's columns
         self._window: list[Tensor] = []  # scalars of the steps since the last point of the curves
@@ -61,6 +67,7 @@ class Engine:
         self._fresh = True  # no step was done in this process
         self.progress = Progress()
         self._restore()
+        self._check_together()
 
     def fit(self, tracker: Tracker | None = None, hint: str = "") -> Progress:
         """Trains to the last step, or until nothing improves, and writes ``last``, ``best`` and ``final``.
@@ -242,6 +249,19 @@ class Engine:
         self._window = [row.to(self._accelerator.device) for row in tensors["window"]]
         self.progress = progress
         self._ran_out = self._out_of_patience()
+
+    def _check_together(self) -> None:
+        """Raises TandemError unless all processes found the same checkpoint: machines must share ``out``."""
+        if self._shard.world == 1:
+            return
+        step = torch.tensor([self.progress.step], device=self._accelerator.device)
+        steps = self._accelerator.gather(step).tolist()
+        if len(set(steps)) > 1:
+            found = ", ".join(map(str, sorted(set(steps))))
+            raise TandemError(
+                f"train: resume: the processes would go on from different steps ({found}) of {self.out} "
+                "(allowed: one folder that all machines share)"
+            )
 
     def _out_of_patience(self) -> bool:
         most = self.settings.early_stop_after
