@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tandem_datasets.errors import TandemError
 from tandem_training.cli import main
@@ -72,3 +73,16 @@ def test_controls_reach_the_batches(small_static):
     assert build(*base, "stage.ablate=vision_only").tokens["tokens"].shape[0] == 1
     with pytest.raises(TandemError, match="did you mean 'shuffled'"):
         build(*base, "stage.ablate=shufled")
+
+
+def test_the_validation_loss_does_not_depend_on_the_batches(tmp_path, record, monkeypatch):
+    """Ends of episodes are padded, so that a mean over batches is not the mean over actions."""
+    stage = build(f"data={record(tmp_path / 'a', ['eeeee', 'eeee', 'ee|ee'])}")
+    stage.module.eval()
+    losses = []
+    for size in (256, 2, 1):
+        monkeypatch.setattr("tandem_training.stages.policy._VAL_BATCH", size)
+        torch.manual_seed(0)
+        losses.append(stage.validate()["loss"])
+    assert len(stage.validation) > 2
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-4)

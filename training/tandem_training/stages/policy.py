@@ -48,9 +48,10 @@ class PolicyStage(Stage):
         """``loss``; ``action_l2``, the mean Euclidean error of the actions that would be played, in units; and where
         actions are directions their mean ``direction_cosine`` and ``direction_accuracy``.
         """
-        losses: list[Tensor] = []
+        losses: list[tuple[Tensor, Tensor]] = []
         ours, theirs, there = self._predictions(self.validation, losses)
-        loss = float(torch.stack(losses).sum() / len(self.validation))
+        totals, weights = (torch.stack(column).sum() for column in zip(*losses, strict=True))
+        loss = float(totals / weights.clamp(min=1e-12))
         metrics = {"loss": loss, "action_l2": float(errors(ours, theirs)[there].mean())}
         return metrics | _directions(self.module.embodiment, ours[there], theirs[there])
 
@@ -77,11 +78,11 @@ class PolicyStage(Stage):
         save(self.module, folder)
 
     def _predictions(
-        self, indices: np.ndarray, losses: list[Tensor] | None = None
+        self, indices: np.ndarray, losses: list[tuple[Tensor, Tensor]] | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Predicted and true actions (N, P, A) of those that would be played, and which are no padding (N, P).
 
-        ``losses`` takes the loss of each batch times its size.
+        ``losses`` takes the loss of each batch times its weight, and that weight.
         """
         played = self.module.config.n_action_steps
         found: list[tuple[np.ndarray, ...]] = []
@@ -90,7 +91,8 @@ class PolicyStage(Stage):
             batch = {key: value.to(self.module.device) for key, value in gathered.items()}
             with torch.no_grad():
                 if losses is not None:
-                    losses.append(self.module.loss(batch)[0].float() * len(batch["action"]))
+                    weight = self.module.weight(batch).float() * len(batch["action"])
+                    losses.append((self.module.loss(batch)[0].float() * weight, weight))
                 chunk = self.module.predict(batch)[:, :played].float()
             columns = chunk, batch["action"][:, :played], ~batch["action_is_pad"][:, :played]
             found.append(tuple(column.cpu().numpy() for column in columns))
