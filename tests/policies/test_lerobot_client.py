@@ -1,5 +1,6 @@
 """The client of LeRobot's process, and what of LeRobot's policies needs no LeRobot: quick."""
 
+import fcntl
 import json
 import os
 import signal
@@ -56,6 +57,16 @@ def test_embeddings_tell_colours_and_the_order_of_words_apart():
         (lambda path: (path / "policy_preprocessor.json").unlink(), "no policy_preprocessor.json"),
         (lambda path: (path / "model.safetensors").unlink(), "no model.safetensors"),
         (lambda path: (path / "embodiment.json").write_text("{}"), "embodiment.json: Embodiment lacks"),
+        (
+            lambda path: (path / "policy_preprocessor.json").write_text(
+                '{"steps": [{"registry_name": "tokenizer_processor", "config": {"a": [{"trust_remote_code": false}]}}]}'
+            ),
+            "policy_preprocessor.json: trust_remote_code is set",
+        ),
+        (
+            lambda path: (path / "config.json").write_text('{"type": "act", "trust_remote_code": true}'),
+            "config.json: trust_remote_code is set",
+        ),
     ],
 )
 def test_what_cannot_be_opened_is_refused_without_a_process(directory, change, message):
@@ -77,10 +88,45 @@ def test_a_killed_process_is_an_error_and_no_hang(directory):
 def test_a_silent_process_is_an_error(directory):
     worker = process.Worker("policy 'x'", threads=1)
     worker.process.send_signal(signal.SIGSTOP)
+    more_than_a_pipe_holds = [np.zeros(1 << 20, np.uint8)]
     with pytest.raises(TandemError, match=r"gave no answer for 0\.2 s"):
-        worker.ask({"do": "open", "path": str(directory), "device": "cpu", "threads": 1}, [], 0.2)
+        worker.ask({"do": "open", "path": str(directory), "device": "cpu", "threads": 1}, more_than_a_pipe_holds, 0.2)
+    with pytest.raises(TandemError, match=r"has been ended: gave no answer for 0\.2 s"):
+        worker.ask({"do": "open"}, [], 1)
     worker.close()
     assert worker.process.returncode == -signal.SIGKILL
+
+
+def test_an_interrupted_question_ends_it():
+    """Regression: the answer to it was taken for that to the next question, and so on for ever."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    worker = process.Worker("policy 'x'", threads=1)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    worker.process.send_signal(signal.SIGSTOP)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            worker.ask({"do": "infer"}, [], 60)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    with pytest.raises(TandemError, match="has been ended: an inference was interrupted"):
+        worker.ask({"do": "infer"}, [], 60)
+    worker.close()
+    assert worker.process.returncode == -signal.SIGKILL
+
+
+def test_what_is_no_message_ends_it():
+    """Regression: its reading thread died of it, and the process outlived its client."""
+    worker = process.Worker("policy 'x'", threads=1)
+    assert worker.process.stdin is not None
+    os.write(worker.process.stdin.fileno(), b"x" * 100)
+    assert worker.process.wait(20) == 1
+    with pytest.raises(TandemError, match=r"its process ended with status 1: .*what came is no message"):
+        worker.ask({"do": "open"}, [], 1)
 
 
 def test_closing_ends_it_and_asking_then_says_so():
@@ -108,7 +154,7 @@ def test_it_ends_with_its_parent_even_by_kill_9():
 def test_messages_carry_arrays_bit_for_bit():
     reader, writer = os.pipe()
     rows = [np.arange(6, dtype=np.float32).reshape(2, 3).T, np.zeros((0, 4), np.uint8), np.array(True)]
-    wire.send(writer, {"do": "infer", "text": "größe"}, rows)
+    wire.send(writer, wire.pack({"do": "infer", "text": "größe"}, rows))
     message, found = wire.receive(reader, 1.0)
     assert message == {"do": "infer", "text": "größe"}
     for row, came in zip(rows, found, strict=True):
@@ -121,6 +167,21 @@ def test_messages_carry_arrays_bit_for_bit():
         wire.receive(reader, 1.0)
     os.close(writer)
     os.close(reader)
+
+
+def test_a_pipe_with_a_high_number_and_a_message_that_is_too_large(monkeypatch):
+    """Regression: select takes no descriptor above 1023, which a graph of many nodes comes to."""
+    reader, writer = os.pipe()
+    high = fcntl.fcntl(reader, fcntl.F_DUPFD, 1024)
+    wire.send(writer, wire.pack({"do": "infer"}), 1.0)
+    assert wire.receive(high, 1.0) == ({"do": "infer"}, [])
+    with pytest.raises(wire.LateError):
+        wire.send(writer, [b"x" * (1 << 20)], 0.05)
+    for descriptor in (reader, writer, high):
+        os.close(descriptor)
+    monkeypatch.setattr(wire, "_LARGEST_ARRAYS", 7)
+    with pytest.raises(TandemError, match=r"and 8 of arrays .allowed: .* and 7"):
+        wire.pack({}, [np.zeros(8, np.uint8)])
 
 
 def test_arrays_of_objects_are_refused():

@@ -1,8 +1,10 @@
 """What is refused of a LeRobot policy directory before anything of it is opened; imports no LeRobot.
 
-LeRobot would import whatever class a processor file names, so that only steps registered by name are let through. A
-directory of LeRobot's own training lacks ``embodiment.json``, and LeRobot's features have no units, limits, rate and
-names to make one from: write it there (:meth:`tandem_datasets.embodiment.Embodiment.to_dict`).
+LeRobot would import whatever class a processor file names, so that only steps named by their registered names are let
+through, and of those :mod:`.files` takes only known ones. Nothing may ask the libraries below to run code that comes
+with a model (``trust_remote_code``). A directory of LeRobot's own training lacks ``embodiment.json``, and LeRobot's features
+have no units, limits, rate and names to make one from: write it there
+(:meth:`tandem_datasets.embodiment.Embodiment.to_dict`).
 """
 
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from tandem_datasets.errors import TandemError
 from tandem_policies.files import CONFIG, EMBODIMENT, WEIGHTS, read_json
 
 PROCESSORS = ("policy_preprocessor.json", "policy_postprocessor.json")
+_TRUST = "trust_remote_code"
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,8 @@ def check_directory(directory: str | Path) -> Contents:
     """Reads what is JSON.
 
     Raises:
-        TandemError: a file is missing or no JSON, a processor's step is not named by its registered name, or its
-            state lies elsewhere.
+        TandemError: a file is missing or no JSON, a processor's step is not named by its registered name, its state
+            lies elsewhere, or something is to be run that comes with a model.
     """
     path = Path(directory)
     for name in (CONFIG, WEIGHTS, *PROCESSORS):
@@ -44,9 +47,19 @@ def check_directory(directory: str | Path) -> Contents:
         )
     embodiment = Embodiment.from_dict(read_json(path / EMBODIMENT), str(path / EMBODIMENT))
     config = read_json(path / CONFIG)
+    for name in (CONFIG, *PROCESSORS):
+        if _names(read_json(path / name), _TRUST):
+            raise TandemError(f"{path / name}: {_TRUST} is set (allowed: not there, for code of others is never run)")
     if config.get("use_peft"):
         raise TandemError(f"{path / CONFIG}: use_peft is true (allowed: whole weights, not an adapter's)")
     return Contents(path, config, embodiment, {name: _steps(path / name) for name in PROCESSORS})
+
+
+def _names(value: Any, key: str) -> bool:
+    """Whether anything in a JSON value has a key."""
+    if isinstance(value, dict):
+        return key in value or any(_names(part, key) for part in value.values())
+    return isinstance(value, list) and any(_names(part, key) for part in value)
 
 
 def _steps(file: Path) -> list[dict[str, Any]]:

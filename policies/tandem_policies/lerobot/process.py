@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import IO, Any, NoReturn
 import numpy as np
 
 from tandem_datasets.errors import TandemError
-from tandem_policies.lerobot.wire import EndedError, LateError, receive, send
+from tandem_policies.lerobot.wire import EndedError, LateError, pack, receive, send
 
 _END_TIMEOUT_S = 2.0
 _TAIL_LINES = 100
@@ -28,6 +29,7 @@ class Worker:
     def __init__(self, where: str, threads: int) -> None:
         self._where = where
         self._lock = threading.Lock()
+        self._given_up = ""  # why it was killed
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "tandem_policies.lerobot.worker"],
@@ -53,19 +55,24 @@ class Worker:
         process = self.process
         assert process.stdin is not None
         assert process.stdout is not None
+        packed = pack(question, arrays)
         with self._lock:
-            if process.stdin.closed:
-                raise TandemError(f"{self._where}: its process has been ended")
+            until = time.monotonic() + timeout_s
+            if process.stdin.closed or self._given_up:
+                raise TandemError(f"{self._where}: its process has been ended{self._given_up}")
             try:
-                send(process.stdin.fileno(), question, arrays)
-                answer, found = receive(process.stdout.fileno(), timeout_s)
+                send(process.stdin.fileno(), packed, timeout_s)
+                answer, found = receive(process.stdout.fileno(), until - time.monotonic())
             except EndedError:
                 self._fail()
             except LateError:
-                process.kill()
+                self._give_up(f"gave no answer for {timeout_s:g} s")
                 raise TandemError(
                     f"{self._where}: its process gave no answer for {timeout_s:g} s{self._last_words()}"
                 ) from None
+            except BaseException:  # also Ctrl-C: its answer would be taken for that to the next question
+                self._give_up("an inference was interrupted")
+                raise
         if "error" in answer:
             raise TandemError(f"{self._where}: {answer['error']}")
         return answer, found
@@ -73,6 +80,10 @@ class Worker:
     def close(self) -> None:
         """Ends the process; a second time does nothing."""
         self._finalizer()
+
+    def _give_up(self, reason: str) -> None:
+        self._given_up = f": {reason}"
+        self.process.kill()
 
     def _fail(self) -> NoReturn:
         try:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tandem_datasets.errors import TandemError
-from tandem_policies.lerobot.wire import EndedError, receive, send
+from tandem_policies.lerobot.wire import EndedError, pack, receive, send
 
 Request = tuple[dict[str, Any], list[np.ndarray]]
 
@@ -32,16 +32,16 @@ def main() -> None:
         try:
             if request["do"] == "open":
                 policy, told = _open(request)
-                send(answers, told)
+                send(answers, pack(told))
             else:
-                send(answers, {}, [_infer(policy, request, arrays)])
+                send(answers, pack({}, [_infer(policy, request, arrays)]))
         except EndedError:
             return
         except TandemError as error:
-            send(answers, {"error": str(error)})
+            send(answers, pack({"error": str(error)}))
         except Exception as error:  # noqa: BLE001 (LeRobot and what it stands on raise anything; the client tells)
             traceback.print_exc()
-            send(answers, {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"})
+            send(answers, pack({"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}))
 
 
 def _read(descriptor: int, inbox: "queue.Queue[Request]") -> None:
@@ -50,6 +50,9 @@ def _read(descriptor: int, inbox: "queue.Queue[Request]") -> None:
             inbox.put(receive(descriptor))
         except EndedError:
             os._exit(0)
+        except BaseException:  # noqa: BLE001 (nothing more can be read: without an end it would outlive its client)
+            traceback.print_exc()
+            os._exit(1)
 
 
 def _open(request: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
