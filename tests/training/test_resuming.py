@@ -12,7 +12,7 @@ from tandem_datasets.errors import TandemError
 from tandem_training.cli import main
 from tandem_training.config import compose, recompose
 from tandem_training.engine.folder import replace_config
-from tandem_training.resuming import find
+from tandem_training.resuming import FOLDER, find
 from tandem_training.train import run
 
 TINY = [
@@ -36,7 +36,7 @@ def begun(tmp_path_factory, record):
         os.chdir(before)
     mark = folder / "outputs/train/b/last/progress.json"
     os.utime(mark, ns=(mark.stat().st_atime_ns, mark.stat().st_mtime_ns + 10**12))
-    (folder / "outputs/train/unfinished").mkdir()  # without a checkpoint
+    (folder / "outputs/train/else").mkdir()  # no training
     return folder
 
 
@@ -56,7 +56,8 @@ def errors_of(arguments, capsys):
 
 def test_resume_alone_takes_the_newest(folder, capsys):
     before = load_file("outputs/train/b/final/model.safetensors")
-    (folder / "outputs/train/b/metrics.json").unlink()
+    for name in ("a", "b"):
+        (folder / "outputs/train" / name / "metrics.json").unlink()
     assert main(["train", "--resume"]) == 0
     told = capsys.readouterr().out
     assert "resuming outputs/train/b\n" in told
@@ -64,6 +65,34 @@ def test_resume_alone_takes_the_newest(folder, capsys):
     after = load_file("outputs/train/b/final/model.safetensors")
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert (folder / "outputs/train/b/metrics.json").exists()
+
+
+def test_resume_alone_leaves_what_is_finished(folder, capsys):
+    """The newest one is: what was interrupted is the other."""
+    (folder / "outputs/train/a/metrics.json").unlink()
+    assert main(["train", "--resume"]) == 0
+    assert "resuming outputs/train/a\n" in capsys.readouterr().out
+    assert "--resume: no unfinished training in outputs/train (allowed: out=" in errors_of(["--resume"], capsys)
+
+
+def test_resume_alone_takes_what_was_killed_before_its_first_checkpoint(folder, capsys):
+    killed = folder / "outputs/train/killed"
+    killed.mkdir()
+    shutil.copy("outputs/train/a/config.yaml", killed)
+    (folder / "outputs/train/a/metrics.json").unlink()
+    assert main(["train", "--resume"]) == 0
+    assert "resuming outputs/train/killed: no checkpoint yet, begins at step 0\n" in capsys.readouterr().out
+    final = "final/model.safetensors"
+    assert (killed / final).read_bytes() == (folder / "outputs/train/a" / final).read_bytes()
+
+
+def test_a_finished_training_that_is_made_longer_is_not_finished(folder, monkeypatch):
+    arguments = ["data=a.zarr", *TINY, "trainer.schedule=constant", "out=outputs/train/c"]
+    run(compose("train", arguments))
+    monkeypatch.setattr("tandem_training.engine.loop.Engine.fit", lambda *_: os.kill(os.getpid(), 2))
+    with pytest.raises(KeyboardInterrupt):
+        run(compose("train", [*arguments, "resume=true", "trainer.max_steps=9"]))
+    assert find(None) == FOLDER / "c"
 
 
 def test_resume_of_a_named_one(folder, capsys):
@@ -87,12 +116,14 @@ def test_resume_of_a_named_one(folder, capsys):
     ],
 )
 def test_resume_with_what_does_not_agree(folder, capsys, override, message):
-    assert message in errors_of(["--resume", override], capsys)
+    assert message in errors_of(
+        ["--resume", *([] if override.startswith("out=") else ["out=outputs/train/b"]), override], capsys
+    )
 
 
 def test_nothing_to_resume(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TandemError, match=r"--resume: no training with a checkpoint in outputs/train .allowed: out="):
+    with pytest.raises(TandemError, match=r"--resume: no unfinished training in outputs/train .allowed: out="):
         find(None)
 
 
@@ -115,7 +146,7 @@ def test_a_configuration_from_before_a_key_was_there(folder):
     del saved["init"]
     assert recompose("train", saved, []).trainer.groups == []
     replace_config(folder / "outputs/train/b", OmegaConf.to_yaml(saved))
-    assert main(["train", "--resume"]) == 0
+    assert main(["train", "--resume", "out=outputs/train/b"]) == 0
 
 
 @pytest.mark.parametrize("more", [[], ["resume=true"]])
@@ -129,7 +160,7 @@ def test_a_kill_before_the_configuration_was_whole(folder, more):
 
 def test_a_damaged_configuration_is_one_line(folder, capsys):
     (folder / "outputs/train/b/config.yaml").write_text("a: [")
-    assert "config.yaml: unreadable" in errors_of(["--resume"], capsys)
+    assert "config.yaml: unreadable" in errors_of(["--resume", "out=outputs/train/b"], capsys)
 
 
 def test_a_store_that_may_not_be_read_is_named(folder, monkeypatch):

@@ -7,12 +7,12 @@ from typing import Any
 
 from tandem_datasets.errors import TandemError
 from tandem_training.config import given, parse, recompose
-from tandem_training.engine.folder import CONFIG, holds_something
+from tandem_training.engine.folder import CONFIG, LAST, has_checkpoint, holds_something
 from tandem_training.engine.settings import OPEN_SCHEDULES
+from tandem_training.results import METRICS
 
 FOLDER = Path("outputs/train")
 WHERE = "tandem train"
-_PROGRESS = Path("last", "progress.json")
 # A resumed run may differ in these: none of them changes what is learned. The data is compared by content.
 _FREE = (
     "out", "resume", "data", "device", "trainer.log_every", "trainer.checkpoint_every", "trainer.threads",
@@ -21,7 +21,9 @@ _FREE = (
 
 
 def find(out: str | None) -> Path:
-    """The training to go on with: ``out``, or the newest below ``outputs/train`` that has a checkpoint.
+    """The training to go on with: ``out``, or of those below ``outputs/train`` that are not finished the newest one.
+
+    Its last checkpoint says how new one is; before the first one its configuration does, and it begins anew.
 
     Raises:
         TandemError: there is none.
@@ -30,11 +32,16 @@ def find(out: str | None) -> Path:
         if not (Path(out) / CONFIG).is_file():
             raise TandemError(f"{WHERE}: --resume: out={out} is no training to resume (it has no {CONFIG})")
         return Path(out)
-    marks = {path: path.stat().st_mtime_ns for path in FOLDER.glob(f"*/{_PROGRESS}")}
-    found = [path for path in marks if (path.parents[1] / CONFIG).is_file()]
+    found = [path.parent for path in FOLDER.glob(f"*/{CONFIG}") if not (path.parent / METRICS).exists()]
     if not found:
-        raise TandemError(f"{WHERE}: --resume: no training with a checkpoint in {FOLDER} (allowed: out=<its folder>)")
-    return max(found, key=lambda path: marks[path]).parents[1]
+        raise TandemError(f"{WHERE}: --resume: no unfinished training in {FOLDER} (allowed: out=<its folder>)")
+    return max(found, key=_mark)
+
+
+def _mark(folder: Path) -> int:
+    """When a training was last kept, in ns."""
+    places = [folder / name / "progress.json" for name in (LAST, f".{LAST}.old")]  # the latter in the midst of a change
+    return next((place for place in places if place.is_file()), folder / CONFIG).stat().st_mtime_ns
 
 
 def resumed_config(overrides: Sequence[str], doc: str) -> Any:
@@ -50,7 +57,7 @@ def resumed_config(overrides: Sequence[str], doc: str) -> Any:
         return None
     config.out, config.resume = str(out), True
     if os.environ.get("RANK", "0") == "0":
-        print(f"resuming {out}")
+        print(f"resuming {out}" if has_checkpoint(out) else f"resuming {out}: no checkpoint yet, begins at step 0")
     return config
 
 

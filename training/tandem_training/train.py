@@ -87,6 +87,8 @@ def _train(
         print(f"{_size(facts)} on {facts['device']} ({facts['precision']}); out={out}")
         print("\n".join(stage.notes))
         tracker = _begin(config, settings, out)
+        if facts["steps"] < settings.max_steps:
+            (out / METRICS).unlink(missing_ok=True)  # of a shorter run: this one is not finished
     engine.fit(tracker, f"{again} goes on from there" if again else "")
     metrics = {"stage": stage.name, "policy": config.policy.type, "seed": config.seed, **engine.facts()}
     metrics |= {"threads": threads, **stage.facts, "machine": machine()}

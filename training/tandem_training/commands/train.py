@@ -2,7 +2,7 @@
 
     tandem train data=outputs/demos.zarr out=outputs/nano
     tandem train data='[a.zarr,b.zarr]' policy=tinyvla/nano preset=demo trainer.max_steps=800
-    tandem train --resume                                  # the newest training in outputs/train, as it was begun
+    tandem train --resume                                  # the newest unfinished one in outputs/train
     tandem train --resume out=outputs/nano                 # that one
     tandem train init=outputs/nano/best data=new.zarr      # fine-tune a policy
     tandem train --multirun trainer.lr=1e-3,3e-3 seed=0,1 data=outputs/demos.zarr      # (-m) every combination
