@@ -1,11 +1,13 @@
 """The same policy on LeRobot's road and on ours: success by ``lerobot-eval``, and actions bit for bit."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +156,8 @@ def _lerobot_actions(policy_dir: Path, seeds: range) -> list[np.ndarray]:
     env_processors = make_env_pre_post_processors(env_config, config)
     envs = make_env(env_config, n_envs=1)
     vector = envs["tandem"][0]
-    found = [rollout(vector, policy, *env_processors, *processors, seeds=[seed])["action"][0].numpy() for seed in seeds]
+    with redirect_stderr(io.StringIO()):  # a progress bar for each episode, which no option turns off
+        runs = [rollout(vector, policy, *env_processors, *processors, seeds=[seed]) for seed in seeds]
+    found = [run["action"][0].numpy() for run in runs]
     close_envs(envs)
     return found

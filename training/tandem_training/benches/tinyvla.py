@@ -3,8 +3,9 @@
     tandem bench tinyvla
     tandem bench tinyvla slow=true rows='[act_success,diffusion_success]'
 
-The static rows train by a fixed number of steps and are measured on the test split; the seconds it took stand in the
-notes. The controls train the same network without what it should need.
+The static rows train by a fixed number of steps and are measured on the test split; the time that these steps may take
+of two quiet cores stands in the target, the seconds that they took in the note. ACT and Diffusion are judged by their
+seconds too. The controls train the same network without what it should need.
 """
 
 import time
@@ -25,14 +26,15 @@ from tandem_training.statistics import wilson
 from tandem_training.steps import Done, Steps, steps
 
 CONTROLS = ("vision_only", "language_only", "shuffled")
+_HALF_A_MINUTE = "by steps of <= 30 s on 2 cores"
 TARGETS = {
-    "nano_direction_accuracy": Target("", ">= 0.98", lambda value: value >= 0.98),
-    "nano_l2": Target("", "<= 0.05", lambda value: value <= 0.05),
-    "nano_l2_final": Target("", "<= 0.004", lambda value: value <= 0.004),
+    "nano_direction_accuracy": Target("", f">= 0.98 {_HALF_A_MINUTE}", lambda value: value >= 0.98),
+    "nano_l2": Target("", f"<= 0.05 {_HALF_A_MINUTE}", lambda value: value <= 0.05),
+    "nano_l2_final": Target("", "<= 0.004 by steps of <= 150 s on 2 cores", lambda value: value <= 0.004),
     "minimal_l2_gpu": Target("", "<= 0.004 within 60 s on a GPU", lambda value: value <= 0.004),
     **{name: Target("", "< 0.55", lambda value: value < 0.55) for name in CONTROLS},
-    "act_success": Target("", ">= 0.80", lambda value: value >= 0.80),
-    "diffusion_success": Target("", ">= 0.60", lambda value: value >= 0.60),
+    "act_success": Target("", ">= 0.80 within 40 min", lambda value: value >= 0.80),
+    "diffusion_success": Target("", ">= 0.60 within 40 min", lambda value: value >= 0.60),
     "lerobot_eval_equal": Target("", "equal success", bool),
     "adapter_equal": Target("", "bit-equal actions", bool),
     "train_overhead": Target("x", "<= 1.05 x", lambda value: value <= 1.05),
@@ -40,6 +42,7 @@ TARGETS = {
 }
 DATA, EVAL_SEED = "blockfind_static", 500_000
 _MOST_GPU_S = 60
+_MOST_LEROBOT_S = 2400
 
 
 def measure(config: Any, wanted: set[str]) -> list[Row]:
@@ -155,7 +158,8 @@ class TinyVLABench:
         low, high = wilson(sum(won), len(won))
         note = f"{sum(won)} of {len(won)} unseen seeds, 95 % interval {low:.3f} to {high:.3f}, from "
         note += f"{self.config.demonstrations} demonstrations; {_training(done)}"
-        return [Row("", sum(won) / len(won), note=note)]
+        late = done.facts["metrics"]["seconds"] > _MOST_LEROBOT_S
+        return [Row("", sum(won) / len(won), met=False if late else None, note=note)]
 
     def lerobot_eval_equal(self) -> list[Row]:
         from tandem_training.benches import _lerobot
