@@ -29,7 +29,7 @@ class Player:
         )
         self.said = ""
 
-    def until(self, words, limit_s=30.0):
+    def until(self, words, limit_s=90.0):
         end = time.monotonic() + limit_s
         while words not in self.said:
             assert time.monotonic() < end, f"no '{words}' in: {self.said[-500:]!r}"
