@@ -44,7 +44,8 @@ def train_overhead(repeats: int, overrides: Sequence[str] = STATIC) -> Row:
     warm = 2 * max(settings.log_every, _TURN)  # the first point of the curves imports TensorBoard
     steps = warm + repeats * _TURNS * _TURN + 1
     accelerator = make_accelerator(str(config.device), settings.precision, "train_overhead")
-    once = {"max_steps": steps, "val_every": steps, "checkpoint_every": steps, "accumulate": 1}
+    # Without a thread that makes batches ahead: the turns change when a batch is asked for.
+    once = {"max_steps": steps, "val_every": steps, "checkpoint_every": steps, "accumulate": 1, "prefetch": 0}
     settings = TrainerSettings(**{**vars(settings), **once})
     bare = _Bare(copy.deepcopy(stage.module), settings, [_moved(batch, accelerator.device) for batch in batches])
     turns = _Turns(
