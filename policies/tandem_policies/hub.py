@@ -4,7 +4,8 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -51,7 +52,7 @@ def folder_of(
     if cached is not None and begun and missing is None:
         return cached
     state = f"only in part in the cache, without {missing}" if begun else "not in the cache"
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+    if _told_offline():
         raise TandemError(f"{where}: {state}, and HF_HUB_OFFLINE is set (wanted: a local folder, or unset it)")
     if not _reachable():
         raise TandemError(f"{where}: {state}, and the hub cannot be reached (give a local folder or connect)")
@@ -61,6 +62,26 @@ def folder_of(
     if missing := lacks(fetched):
         raise TandemError(f"{where}: the repository has no {missing} (wanted: a whole model)")
     return fetched
+
+
+@contextmanager
+def not_asked_in_vain() -> Iterator[None]:
+    """Inside, libraries that fetch by themselves look into the cache alone, if the hub cannot be reached.
+
+    They would ask it again and again, for more than a minute in all.
+    """
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or _told_offline() or not _reachable()
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _told_offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def _found(folder: Path, wanted: Sequence[str]) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +273,15 @@ def test_settings_that_do_not_fit_are_refused(settings, message):
     with pytest.raises(TandemError, match=message) as caught:
         create("lerobot", BODY, **settings)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("settings", [ACT, DIFFUSION, VQBET], ids=["act", "diffusion", "vqbet"])
+def test_a_robot_without_state_is_refused(settings):
+    """Regression: a KeyError inside LeRobot in the first step."""
+    with pytest.raises(
+        TandemError, match=r"embodiment 'tester' has no state, which it reads \(allowed: .*tinyvla/nano"
+    ):
+        create("lerobot", replace(BODY, state=()), **settings)
 
 
 def test_a_camera_of_depth_is_refused():

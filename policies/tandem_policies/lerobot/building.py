@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from torch import Tensor
 
 from tandem_datasets.embodiment import Embodiment, Encoding
 from tandem_datasets.errors import TandemError, unknown
+from tandem_policies import hub
 from tandem_policies.lerobot.config import LerobotConfig
-from tandem_policies.lerobot.kinds import ENVIRONMENT_STATE, STATE, UNFIT, Kind, kind
+from tandem_policies.lerobot.kinds import ENVIRONMENT_STATE, KINDS, STATE, UNFIT, Kind, kind
 
 IMAGES, ACTION = "observation.images.", "action"
 # Fields that no option may set: Tandem says these by itself, ...
@@ -36,9 +37,13 @@ Pipelines = tuple[PolicyProcessorPipeline, PolicyProcessorPipeline]
 
 @contextmanager
 def lerobots_errors(where: str, config: PreTrainedConfig | None = None) -> Iterator[None]:
-    """What LeRobot and the libraries below it raise, as one line; ``config`` names the parts that may be fetched."""
+    """What LeRobot and the libraries below it raise, as one line; ``config`` names the parts that may be fetched.
+
+    These come from the cache where the hub cannot be reached, which is asked once: the libraries would for minutes.
+    """
     try:
-        yield
+        with hub.not_asked_in_vain() if config is not None and _fetches(config) else nullcontext():
+            yield
     except TandemError:
         raise
     except Exception as error:  # they raise nearly anything: ValueError, OSError, DecodingError, asserts
@@ -56,6 +61,12 @@ def _parts(config: PreTrainedConfig) -> list[str]:
     """The fields that name something on the hub or a folder."""
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     return [f"{name}={value}" for name, value in values.items() if isinstance(value, str) and "/" in value]
+
+
+def _fetches(config: PreTrainedConfig) -> bool:
+    """Whether some of its parts come from the hub or its cache."""
+    names = [text.partition("=")[2] for text in _parts(config)]
+    return any(not Path(name).expanduser().is_dir() for name in (*names, *kind(config.type).fixed_names))
 
 
 def known_policies() -> list[str]:
@@ -113,8 +124,17 @@ def lerobot_config(config: LerobotConfig, embodiment: Embodiment) -> PreTrainedC
 
 
 def features(config: LerobotConfig, embodiment: Embodiment) -> dict[str, dict[str, Any]]:
-    """LeRobot's ``input_features`` and ``output_features``, in JSON types; images (C, H, W) as the policy sees them."""
+    """LeRobot's ``input_features`` and ``output_features``, in JSON types; images (C, H, W) as the policy sees them.
+
+    Raises:
+        TandemError: a camera of another encoding, or no state: LeRobot breaks without one in its first step.
+    """
     inputs: dict[str, Any] = {}
+    if not embodiment.state_dim and config.policy in KINDS:
+        raise TandemError(
+            f"policy 'lerobot/{config.policy}': embodiment '{embodiment.name}' has no state, which it reads "
+            "(allowed: an embodiment with state, or a policy that needs none, such as tinyvla/nano)"
+        )
     for camera in embodiment.cameras:
         if camera.encoding is not Encoding.RGB8:
             raise TandemError(

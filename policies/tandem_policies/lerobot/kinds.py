@@ -16,6 +16,7 @@ class Kind:
     noise: str | None = None  # the config's field of the width of the noise that its predictions take; "": the action's
     masks: bool = False  # padded actions count for nothing in its loss; others have an option for it, or none
     plays_all: bool = False  # always plays its whole chunk
+    fixed_names: tuple[str, ...] = ()  # what it takes from the hub by names that no option says
 
 
 KINDS = {
@@ -24,7 +25,7 @@ KINDS = {
     "vqbet": Kind("action_chunk_size", embedding=STATE, history=True, queues=True, plays_all=True),
     "multi_task_dit": Kind("horizon", history=True, queues=True),
     "smolvla": Kind(noise="max_action_dim", masks=True),
-    "pi0": Kind(noise="max_action_dim"),
+    "pi0": Kind(noise="max_action_dim", fixed_names=("google/paligemma-3b-pt-224",)),
     "eo1": Kind(),
 }
 
