@@ -38,7 +38,8 @@ def test_a_command_that_is_not_there_is_named(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_lerobot_eval_succeeds_in_the_same_episodes(tmp_path):
+def test_lerobot_eval_tells_of_the_same_episodes_as_ours(tmp_path):
+    """With an untrained policy: few of them succeed."""
     torch.manual_seed(0)
     policy = files.save(create("tinyvla", task.EMBODIMENT), tmp_path / "policy")
     row = lerobot_eval_equal(policy, episodes=20, seed=500_000)
@@ -81,7 +82,7 @@ def test_lerobot_trains_a_policy_trains_it_on_and_goes_on(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("project", ["policies/lerobot_policy_tandem", "sim/lerobot_env_tandem"])
-def test_the_plugins_build_as_wheels_that_lerobot_finds(tmp_path, project):
+def test_the_plugins_build_as_wheels_under_their_names(tmp_path, project):
     name = Path(project).name
     uv = Path(sys.executable).with_name("uv")
     command = [str(uv), "build", "--quiet", "--wheel", "--python", sys.executable, "-o", str(tmp_path), project]
