@@ -131,6 +131,8 @@ def test_what_is_no_message_ends_it():
 
 def test_closing_ends_it_and_asking_then_says_so():
     worker = process.Worker("policy 'x'", threads=1)
+    with pytest.raises(TandemError, match="policy 'x': ValueError"):
+        worker.ask({"do": "infer"}, [], 60)  # it has started
     worker.close()
     assert worker.process.returncode == 0
     worker.close()

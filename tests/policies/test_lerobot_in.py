@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from tandem_datasets.embodiment import ActionKind, ActionScalar, Camera, Embodiment, Encoding, StateScalar, StateSource
 from tandem_datasets.errors import TandemError
 from tandem_policies.files import is_lerobots, load_network, save
+from tandem_policies.lerobot.kinds import kind, leaves_padding_out
 from tandem_policies.network import PolicyNetwork, create
 
 BODY = Embodiment(
@@ -38,6 +40,7 @@ ACT: dict[str, Any] = {
     "options": {**NO_DOWNLOAD, "dim_model": 32, "n_heads": 2, "dim_feedforward": 32, "n_encoder_layers": 1,
                 "n_vae_encoder_layers": 1},
 }  # fmt: skip
+ENLARGED: dict[str, Any] = {**ACT, "image_scale": 2}
 DIFFUSION: dict[str, Any] = {
     "policy": "diffusion", "chunk_size": 3,
     "options": {**NO_DOWNLOAD, "n_obs_steps": 2, "down_dims": [8, 16], "diffusion_step_embed_dim": 8,
@@ -97,7 +100,9 @@ def predict(network: PolicyNetwork, batch: dict[str, Tensor], keys: list[tuple[i
         return network.predict(batch, keys)
 
 
-@pytest.mark.parametrize("settings", [ACT, DIFFUSION, DDPM, VQBET], ids=["act", "diffusion", "ddpm", "vqbet"])
+@pytest.mark.parametrize(
+    "settings", [ACT, ENLARGED, DIFFUSION, DDPM, VQBET], ids=["act", "enlarged", "diffusion", "ddpm", "vqbet"]
+)
 def test_it_trains_repeats_and_comes_back_equal(settings, tmp_path):
     network = make(settings)
     batch = make_batch(network)
@@ -120,7 +125,7 @@ def test_it_trains_repeats_and_comes_back_equal(settings, tmp_path):
     again = open_directory(folder)
     assert (again.embodiment, again.training) == (BODY, False)
     assert again.config.options.items() >= settings["options"].items()
-    for key in ("chunk_size", "n_action_steps", "embedding_size"):
+    for key in ("chunk_size", "n_action_steps", "embedding_size", "image_scale"):
         assert getattr(again.config, key) == getattr(network.config, key)
     assert torch.equal(predict(again, batch, KEYS), chunks)
     again.forget_processors()
@@ -192,14 +197,20 @@ def test_without_an_embedding_they_are_not():
     assert torch.equal(one, other)
 
 
-def test_lerobots_own_road_gives_the_same_actions(act, act_directory):
+@pytest.mark.parametrize("settings", [ACT, ENLARGED], ids=["act", "enlarged"])
+def test_lerobots_own_road_gives_the_same_actions(settings, tmp_path):
     """With LeRobot's factory alone, as its commands open a directory; one observation at a time, from its queue."""
     from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 
-    policy = get_policy_class("act").from_pretrained(act_directory)
-    before, after = make_pre_post_processors(policy.config, pretrained_path=str(act_directory))
-    batch = make_batch(act, ("find the red block",))
-    ours = predict(act, batch, KEYS[:1])[0, : act.config.n_action_steps]
+    network = make(settings)
+    network.start(make_batch(network))
+    directory = save(network.eval(), tmp_path / "policy")
+    policy = get_policy_class("act").from_pretrained(directory)
+    side = 64 * settings.get("image_scale", 1)
+    assert policy.config.image_features["observation.images.top"].shape == (3, side, side)
+    before, after = make_pre_post_processors(policy.config, pretrained_path=str(directory))
+    batch = make_batch(network, ("find the red block",))
+    ours = predict(network, batch, KEYS[:1])[0, : network.config.n_action_steps]
     policy.reset()
     observation = {
         "observation.images.top": batch["images.top"].permute(0, 3, 1, 2).contiguous().float() / 255,
@@ -208,6 +219,29 @@ def test_lerobots_own_road_gives_the_same_actions(act, act_directory):
     }
     theirs = [after(policy.select_action(before(dict(observation)))) for _ in ours]
     assert torch.equal(torch.cat(theirs), ours)
+
+
+def test_a_pixel_becomes_a_square():
+    from lerobot.configs import FeatureType, PipelineFeatureType, PolicyFeature
+
+    from tandem_policies.lerobot.steps import EnlargeImagesStep
+
+    step = EnlargeImagesStep(2)
+    state = torch.rand(1, 2)
+    row = torch.tensor([[[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]]])
+    wanted = torch.tensor([[[[1.0, 1, 2, 2, 3, 3], [1, 1, 2, 2, 3, 3], [4, 4, 5, 5, 6, 6], [4, 4, 5, 5, 6, 6]]]])
+    for given, large in ((row, wanted), (row.unsqueeze(1), wanted.unsqueeze(1))):  # also a history of them
+        seen: Any = step({"observation": {"observation.images.top": given, "observation.state": state}})["observation"]
+        assert torch.equal(seen["observation.images.top"], large)
+        assert seen["observation.state"] is state
+    features = {PipelineFeatureType.OBSERVATION: {
+        "observation.images.top": PolicyFeature(FeatureType.VISUAL, (3, 48, 64)),
+        "observation.state": PolicyFeature(FeatureType.STATE, (2,)),
+    }}  # fmt: skip
+    shapes = {key: of.shape for key, of in step.transform_features(features)[PipelineFeatureType.OBSERVATION].items()}
+    assert shapes == {"observation.images.top": (3, 96, 128), "observation.state": (2,)}
+    with pytest.raises(TandemError, match=r"factor is 0 \(allowed: 1\.\.16"):
+        EnlargeImagesStep(0)
 
 
 def test_the_layout_is_lerobots_with_our_embodiment_beside(act_directory):
@@ -233,6 +267,64 @@ def test_a_frozen_norm_takes_the_scale_of_its_first_data(act):
     hook.remove()
     assert 0.3 < float(features[0].std()) < 3
     assert not torch.equal(act.policy.model.backbone["bn1"].running_var, torch.ones(64))
+
+
+def test_pretrained_norms_are_left_as_they_are():
+    """Regression: LeRobot's default is ImageNet's weights, which an option that is left out stands for."""
+    network = make({**ACT, "options": dict(ACT["options"])})
+    network.policy.config.pretrained_backbone_weights = "ResNet18_Weights.IMAGENET1K_V1"
+    network.config.options.pop("pretrained_backbone_weights", None)
+    network.start(make_batch(network))
+    assert torch.equal(network.policy.model.backbone["bn1"].running_var, torch.ones(64))
+
+
+@pytest.mark.parametrize("width", [64, 48], ids=["equal", "different"])
+def test_all_cameras_count_for_frozen_norms(width):
+    """Regression: of several cameras the last one's scales stayed."""
+    from torchvision.models import resnet18
+    from torchvision.ops.misc import FrozenBatchNorm2d
+
+    from tandem_policies.lerobot.starting import calibrate
+
+    torch.manual_seed(0)
+    backbone: Any = resnet18(norm_layer=FrozenBatchNorm2d)
+    images = [torch.rand(4, 3, 64, 64), 5 + 3 * torch.rand(4, 3, 64, width)]
+    calibrate(torch.nn.ModuleList([backbone]), images)
+    reached = []
+    backbone.layer2[0].bn2.register_forward_hook(lambda norm, inputs, output: reached.append(output.clone()))
+    with torch.no_grad():
+        for camera in images:
+            backbone(camera[::2])
+    values = torch.cat([output.transpose(0, 1).flatten(1) for output in reached], dim=1)
+    torch.testing.assert_close(values.mean(1), torch.zeros(128), atol=1e-3, rtol=0)
+    torch.testing.assert_close(values.std(1), torch.ones(128), atol=1e-2, rtol=0)
+
+
+def test_losses_that_leave_padding_out_are_told_by_their_settings():
+    assert leaves_padding_out(kind("eo1"), SimpleNamespace(supervise_padding_actions=False))
+    assert not leaves_padding_out(kind("eo1"), SimpleNamespace(supervise_padding_actions=True))
+    assert leaves_padding_out(kind("diffusion"), SimpleNamespace(do_mask_loss_for_padding=True))
+    assert not leaves_padding_out(kind("diffusion"), SimpleNamespace(do_mask_loss_for_padding=False))
+
+
+def test_a_plugins_policies_are_known_and_our_own_are_not(monkeypatch):
+    """Regression: a plugin was imported only after its policy had been refused."""
+    from lerobot.policies.act.configuration_act import ACTConfig
+
+    from tandem_policies.lerobot import building
+
+    class PluginsConfig(ACTConfig):
+        pass
+
+    def register() -> None:
+        ACTConfig.register_subclass("act_of_a_plugin")(PluginsConfig)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(building, "register_third_party_plugins", register)
+        assert building.config_class("act_of_a_plugin", "here") is PluginsConfig
+    with pytest.raises(TandemError, match="unknown name 'tinyvla'"):
+        building.config_class("tinyvla", "here")
+    assert not {"tinyvla", "lerobot", "groot", "pi0_fast", "wall_x"} & {*building.known_policies()}
 
 
 def test_a_batch_weighs_as_much_as_its_loss_is_the_mean_of(act):
@@ -266,6 +358,10 @@ def test_actions_are_in_units(act):
         ({"policy": "diffusion", "chunk_size": 3}, "horizon should be an integer multiple"),
         ({"policy": "vqbet", "chunk_size": 4, "n_action_steps": 2}, "n_action_steps is 2 .allowed: chunk_size = 4"),
         ({"policy": "Act"}, "policy is 'Act' .allowed: a type of LeRobot's"),
+        (
+            {**ACT, "n_action_steps": 1, "options": {**ACT["options"], "temporal_ensemble_coeff": 0.01}},
+            r"options.temporal_ensemble_coeff is 0.01 .allowed: null",
+        ),
         ({"policy": "act", "embedding_size": 12}, "embedding_size is 12 .allowed: a multiple of 8"),
     ],
 )
@@ -301,6 +397,16 @@ def edit(file: Path, change: Callable[[dict], object]) -> None:
     [
         (BEFORE, lambda c: c["steps"].append({"class": "os.path.Popen", "config": {}}), "a step of class 'os"),
         (BEFORE, lambda c: c["steps"].append({"registry_name": "evil"}), "step: unknown name 'evil'"),
+        (
+            BEFORE,
+            lambda c: c["steps"].append(
+                {"registry_name": "action_tokenizer_processor", "config": {"action_tokenizer_name": "."}}
+            ),
+            "step: unknown name 'action_tokenizer_processor'",
+        ),
+        (BEFORE, lambda c: c["steps"][0]["config"].update(trust_remote_code=False), "trust_remote_code is set"),
+        ("config.json", lambda c: c.update(type="pi0_fast"), "unknown name 'pi0_fast'"),
+        ("config.json", lambda c: c.update(temporal_ensemble_coeff=0.01, n_action_steps=1), "coeff is 0.01"),
         (AFTER, lambda c: c["steps"][0].update(state_file="../x.safetensors"), "state_file is"),
         (BEFORE, lambda c: c.update(steps={}), "steps is dict"),
         ("config.json", lambda c: c.update(type="nonsense"), "unknown name 'nonsense'"),

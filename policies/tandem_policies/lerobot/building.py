@@ -11,24 +11,41 @@ import draccus
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 from lerobot.policies.pretrained import PreTrainedPolicy
-from lerobot.processor import AddBatchDimensionProcessorStep, PolicyProcessorPipeline, ProcessorStep
+from lerobot.processor import (
+    AddBatchDimensionProcessorStep,
+    PolicyProcessorPipeline,
+    ProcessorStep,
+    ProcessorStepRegistry,
+)
 from lerobot.utils.import_utils import register_third_party_plugins
 from torch import Tensor
 
 from tandem_datasets.embodiment import Embodiment, Encoding
 from tandem_datasets.errors import TandemError, unknown
 from tandem_policies import hub
+from tandem_policies.files import own_types
 from tandem_policies.lerobot.config import LerobotConfig
 from tandem_policies.lerobot.kinds import ENVIRONMENT_STATE, KINDS, STATE, UNFIT, Kind, kind
+from tandem_policies.lerobot.steps import ENLARGE
+from tandem_policies.lerobot.steps import NAME as INSTRUCTION
 
 IMAGES, ACTION = "observation.images.", "action"
 # Fields that no option may set: Tandem says these by itself, ...
 _SET_HERE = (
     "n_action_steps", "input_features", "output_features", "device", "push_to_hub", "repo_id", "private", "tags",
-    "license", "pretrained_path", "pretrained_revision", "use_amp", "use_peft",
+    "license", "pretrained_path", "pretrained_revision", "use_amp", "use_peft", "trust_remote_code",
 )  # fmt: skip
 # ... and these are read by LeRobot's own training, so that setting them would do nothing.
 _FOR_LEROBOTS_TRAINING = ("optimizer_", "scheduler_", "drop_n_last_frames")
+
+# Steps that the processors of LeRobot's own policies share, and ours.
+_STEPS = (
+    "rename_observations_processor", "to_batch_processor", "device_processor", "normalizer_processor",
+    "unnormalizer_processor", "tokenizer_processor", "smolvla_new_line_processor", "relative_actions_processor",
+    "absolute_actions_processor", INSTRUCTION, ENLARGE,
+)  # fmt: skip
+# Options that change what LeRobot's own loop does with a chunk, which does not run here.
+_OF_LEROBOTS_LOOP = ("temporal_ensemble_coeff",)
 
 _HUB = "huggingface.co"
 
@@ -72,13 +89,15 @@ def _fetches(config: PreTrainedConfig) -> bool:
 def known_policies() -> list[str]:
     """All types that LeRobot and its plugins have registered and that fit here."""
     register_third_party_plugins()
-    return sorted(set(PreTrainedConfig.get_known_choices()) - set(UNFIT))
+    return sorted({*PreTrainedConfig.get_known_choices()} - {*UNFIT, *own_types()})
 
 
 def config_class(policy: str, where: str) -> type[PreTrainedConfig]:
     """LeRobot's config class of a type; TandemError with the known ones for another name."""
-    if policy not in PreTrainedConfig.get_known_choices() or policy in UNFIT:
-        raise unknown(f"{where}: policy", policy, known_policies())
+    if policy not in PreTrainedConfig.get_known_choices() or policy in (*UNFIT, *own_types()):
+        known = known_policies()  # plugins are imported only where LeRobot itself does not know the name
+        if policy not in known:
+            raise unknown(f"{where}: policy", policy, known)
     return PreTrainedConfig.get_choice_class(policy)
 
 
@@ -98,7 +117,9 @@ def lerobot_config(config: LerobotConfig, embodiment: Embodiment) -> PreTrainedC
     of = kind(config.policy)
     cls = config_class(config.policy, where)
     allowed = option_names(cls, of)
-    for name in config.options:
+    for name, value in config.options.items():
+        if name in _OF_LEROBOTS_LOOP and value is not None:
+            raise TandemError(f"{where}: options.{name} is {value} (allowed: null; Tandem plays chunks as they are)")
         if name == of.chunk:
             raise TandemError(f"{where}: options.{name} (allowed: policy.chunk_size, which stands for it)")
         if name.startswith(_FOR_LEROBOTS_TRAINING):
@@ -202,10 +223,16 @@ def make_processors(
     return before, after
 
 
-def register_steps(policy: str) -> None:
-    """Imports the module in which a type's own processor steps are registered."""
-    config_module = PreTrainedConfig.get_choice_class(policy).__module__
-    importlib.import_module(config_module.replace("configuration_", "processor_"))
+def allowed_steps(policy: str) -> list[str]:
+    """The registered names that processor files of a type may hold: harmless ones, and those of the type's own module.
+
+    Others of LeRobot's do what a policy has no need of; ``action_tokenizer_processor`` runs code out of the folder that
+    it names.
+    """
+    module = PreTrainedConfig.get_choice_class(policy).__module__.replace("configuration_", "processor_")
+    importlib.import_module(module)  # it registers them
+    own = [name for name in ProcessorStepRegistry.list() if ProcessorStepRegistry.get(name).__module__ == module]
+    return sorted({*_STEPS, *own})
 
 
 def time_window(config: PreTrainedConfig) -> tuple[int, int, int]:

@@ -2,8 +2,8 @@
 
 LeRobot would import whatever class a processor file names, so that only steps named by their registered names are let
 through, and of those :mod:`.files` takes only known ones. Nothing may ask the libraries below to run code that comes
-with a model (``trust_remote_code``). A directory of LeRobot's own training lacks ``embodiment.json``, and LeRobot's features
-have no units, limits, rate and names to make one from: write it there
+with a model (``trust_remote_code``). A directory of LeRobot's own training lacks ``embodiment.json``, and LeRobot's
+features have no units, limits, rate and names to make one from: write it there
 (:meth:`tandem_datasets.embodiment.Embodiment.to_dict`).
 """
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from lerobot.policies.factory import make_pre_post_processors
-from lerobot.processor import ProcessorStepRegistry
 from safetensors.torch import load_model
 
 from tandem_datasets.errors import TandemError, unknown
@@ -41,13 +40,13 @@ def open_policy(directory: str | Path, device: str | torch.device = "cpu") -> Le
     """The network of a LeRobot policy directory, in evaluation mode.
 
     Raises:
-        TandemError: a file is missing, damaged or contradicts another, names a step that is not registered, or asks
+        TandemError: a file is missing, damaged or contradicts another, names a step that is not allowed, or asks
             for something that LeRobot cannot make.
     """
     contents = check_directory(directory)
     config = read_config(contents)
     weights = contents.path / WEIGHTS
-    _check_registered(config.policy, contents)
+    _check_steps(config.policy, contents)
     _check_features(contents, building.features(config, contents.embodiment))
     with torch.random.fork_rng(devices=[]):  # the throw-away initialisation must not move the caller's randomness
         network = LerobotPolicy(config, contents.embodiment, {})
@@ -95,9 +94,8 @@ def _setting(contents: Contents, name: str, key: str, without: int) -> Any:
     return without
 
 
-def _check_registered(policy: str, contents: Contents) -> None:
-    building.register_steps(policy)
-    known = ProcessorStepRegistry.list()
+def _check_steps(policy: str, contents: Contents) -> None:
+    known = building.allowed_steps(policy)
     for name, steps in contents.steps.items():
         for step in steps:
             if step["registry_name"] not in known:

@@ -1,5 +1,6 @@
 """A LeRobot policy as a network of Tandem's: our batches and units outside, its own processors and losses inside."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,7 +17,7 @@ from tandem_datasets.policy import NoiseKey
 from tandem_policies.lerobot import building, predicting, starting
 from tandem_policies.lerobot.building import IMAGES, Pipelines
 from tandem_policies.lerobot.config import LerobotConfig
-from tandem_policies.lerobot.kinds import STATE, kind
+from tandem_policies.lerobot.kinds import STATE, is_random, kind, leaves_padding_out
 from tandem_policies.lerobot.steps import EnlargeImagesStep, InstructionEmbeddingStep
 from tandem_policies.network import Assets, Batch, PolicyNetwork
 
@@ -85,12 +86,24 @@ class LerobotPolicy(PolicyNetwork):
         self.forget_processors()
 
     def start(self, batch: Batch) -> None:
-        """Takes the images' statistics, and the scales of a backbone whose normalisation is frozen, from a batch."""
+        """Takes the images' statistics, and the scales of a backbone whose normalisation is frozen, from a batch.
+
+        Warns of a vision-language-action model that begins at random.
+        """
+        if is_random(self._kind, self.policy.config):
+            count = sum(value.numel() for value in self.policy.parameters()) / 1e6
+            warnings.warn(
+                f"{self._where}: no weights of its {count:,.0f} M parameters are pretrained; "
+                "expect little of it without much data and compute",
+                stacklevel=2,
+            )
         for camera in self.embodiment.cameras:
             for quantity, values in starting.pixel_statistics(batch[f"images.{camera.name}"]).items():
                 self.get_buffer(_pixels(camera.name, quantity)).copy_(values)
         self.forget_processors()
-        if self.config.options.get("pretrained_backbone_weights") is not None:
+        if (
+            getattr(self.policy.config, "pretrained_backbone_weights", None) is not None
+        ):  # LeRobot's default is not None
             return  # its scales are part of the weights
         inputs = self._before(self._raw(batch))
         starting.calibrate(self.policy, [inputs[IMAGES + camera.name] for camera in self.embodiment.cameras])
@@ -110,7 +123,7 @@ class LerobotPolicy(PolicyNetwork):
 
     def weight(self, batch: Batch) -> Tensor:
         """Padding is left out of some policies' losses, and of others if asked; else all batches weigh the same."""
-        if not (self._kind.masks or getattr(self.policy.config, "do_mask_loss_for_padding", False)):
+        if not leaves_padding_out(self._kind, self.policy.config):
             return batch["action"].new_ones(())
         names = ["action_is_pad", *(["past_action_is_pad"] if self.n_past_actions else [])]
         return (~torch.cat([batch[name] for name in names], dim=1)).float().mean()

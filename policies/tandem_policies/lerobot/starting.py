@@ -36,18 +36,19 @@ def calibrate(policy: nn.Module, images: Sequence[Tensor]) -> None:
 
     Args:
         policy: a LeRobot policy; without such norms nothing happens.
-        images: of each camera, normalised, float (B, [T,] C, H, W).
+        images: of each camera, normalised, float (B, [T,] C, H, W). All of them go through one backbone and count
+            together, every n-th image of each of n cameras.
     """
-    backbones = [part for part in policy.modules() if _is_backbone(part)]
-    for backbone in backbones:
+    cameras = [rows.flatten(0, -4)[:: len(images)] for rows in images]
+    if len({rows.shape[1:] for rows in cameras}) == 1:
+        cameras = [torch.cat(cameras)]
+    for backbone in [part for part in policy.modules() if _is_backbone(part)]:
         norms = [part for part in backbone.modules() if isinstance(part, FrozenBatchNorm2d)]
-        hooks = [norm.register_forward_pre_hook(_take_statistics) for norm in norms]
-        try:
-            for rows in images:  # of several cameras the last one's scales stay
-                backbone(rows.flatten(0, -4))
-        finally:
-            for hook in hooks:
-                hook.remove()
+        if len(cameras) == 1:
+            _calibrate(backbone, norms, cameras)
+            continue
+        for norm in norms:  # sizes differ: all must have reached a norm before the next one sees anything
+            _calibrate(backbone, [norm], cameras)
 
 
 @contextmanager
@@ -72,7 +73,26 @@ def _is_backbone(part: nn.Module) -> bool:
     return {"conv1", "bn1", "layer1"} <= set(children) and isinstance(children["bn1"], FrozenBatchNorm2d)
 
 
-def _take_statistics(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    features = inputs[0].float()
-    norm.get_buffer("running_mean").copy_(features.mean((0, 2, 3)))
-    norm.get_buffer("running_var").copy_(features.var((0, 2, 3)))
+def _calibrate(backbone: nn.Module, norms: Sequence[nn.Module], batches: Sequence[Tensor]) -> None:
+    """Runs batches (B, C, H, W) through a backbone and gives norms of it the mean and variance of what reached them."""
+    reached: dict[nn.Module, tuple[int, Tensor, Tensor]] = {}
+
+    def take(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        features = inputs[0].float()
+        count, mean = features.numel() // features.shape[1], features.mean((0, 2, 3))
+        spread = features.var((0, 2, 3), correction=0) * count
+        if norm in reached:  # Chan et al., 1979: two samples' means and squared deviations as one's
+            before, old, old_spread = reached[norm]
+            spread = spread + old_spread + (mean - old).square() * before * count / (before + count)
+            count, mean = before + count, old + (mean - old) * count / (before + count)
+        reached[norm] = count, mean, spread
+        norm.get_buffer("running_mean").copy_(mean)
+        norm.get_buffer("running_var").copy_(spread / max(1, count - 1))
+
+    hooks = [norm.register_forward_pre_hook(take) for norm in norms]
+    try:
+        for batch in batches:
+            backbone(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
