@@ -89,7 +89,11 @@ def test_resume_alone_takes_what_was_killed_before_its_first_checkpoint(folder, 
 def test_a_finished_training_that_is_made_longer_is_not_finished(folder, monkeypatch):
     arguments = ["data=a.zarr", *TINY, "trainer.schedule=constant", "out=outputs/train/c"]
     run(compose("train", arguments))
-    monkeypatch.setattr("tandem_training.engine.loop.Engine.fit", lambda *_: os.kill(os.getpid(), 2))
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tandem_training.engine.loop.Engine.fit", stopped)
     with pytest.raises(KeyboardInterrupt):
         run(compose("train", [*arguments, "resume=true", "trainer.max_steps=9"]))
     assert find(None) == FOLDER / "c"
