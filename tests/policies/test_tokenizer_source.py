@@ -126,7 +126,8 @@ def test_folders_without_a_tokenizer_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b/c", "-x", "with space/x", ""])
-def test_what_can_be_no_hub_name_is_never_asked_for(name, monkeypatch):
+def test_what_can_be_no_hub_name_is_never_asked_for(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # whatever lies beside the checkout
     monkeypatch.setattr(hub, "_snapshot", pytest.fail)
     with pytest.raises(TandemError, match="no such folder"):
         fetch_tokenizer(name)
