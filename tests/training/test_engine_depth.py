@@ -374,7 +374,7 @@ def test_wandb_offline_keeps_its_run_over_a_resume(tmp_path):
         lines.append(line)
     wandb.teardown()  # its own process writes what is left
     identity = json.loads((tmp_path / "wandb.json").read_text())["id"]
-    parts = sorted((tmp_path / "wandb").glob(f"offline-run-*-{identity}"))
+    parts = sorted((tmp_path / "wandb").glob(f"offline-run-*-{identity}*"))  # two of one second end in -1
     assert lines == [f"W&B run {identity}: {part}" for part in parts]
     for part in parts:
         content = (part / f"run-{identity}.wandb").read_bytes()
