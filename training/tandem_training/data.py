@@ -182,6 +182,13 @@ def split_stores(frames: Frames, learn: int) -> Split:
     return Split(sides[0], sides[1], counts[0], counts[1], shared=False)
 
 
+def thinned(indices: np.ndarray, most: int) -> np.ndarray:
+    """At most ``most`` (from 1) of the indices, evenly spread."""
+    if len(indices) <= most:
+        return indices
+    return indices[np.linspace(0, len(indices) - 1, most).round().astype(np.int64)]
+
+
 def statistics(frames: Frames, indices: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
     """Mean, std, min and max of state and target over some frames, float32, in units."""
     columns = {"state": frames.state[indices], "action": frames.target[indices]}

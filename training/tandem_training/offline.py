@@ -12,7 +12,7 @@ from tandem_datasets.errors import TandemError
 from tandem_datasets.frames import Observation
 from tandem_datasets.rollout import EXPERT
 from tandem_training.accuracy import Directions, are_directions, directions, errors
-from tandem_training.data import Frames, load_frames
+from tandem_training.data import Frames, load_frames, thinned
 from tandem_training.results import METRICS, machine, write_json
 from tandem_training.statistics import percentiles, wilson
 
@@ -80,9 +80,7 @@ def evaluate_offline(
     frames, _ = load_frames(stores)
     policy.embodiment.require_fit(frames.embodiment, f"{WHERE}: policy")
     frames = ablated(frames, ablate, seed)
-    indices = frames.usable
-    if most is not None and len(indices) > most:
-        indices = indices[np.linspace(0, len(indices) - 1, most).round().astype(np.int64)]
+    indices = frames.usable if most is None else thinned(frames.usable, most)
     played = policy.n_action_steps
     theirs, is_pad = frames.windows(indices, played)
     ours = np.concatenate([_infer(policy, frames, indices[at : at + _BATCH]) for at in range(0, len(indices), _BATCH)])

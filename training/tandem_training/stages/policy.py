@@ -14,7 +14,17 @@ from tandem_policies.files import save
 from tandem_policies.network import PolicyNetwork
 from tandem_training.ablation import ablated
 from tandem_training.accuracy import are_directions, directions, errors
-from tandem_training.data import Frames, Order, Origin, Split, load_frames, split_episodes, split_stores, statistics
+from tandem_training.data import (
+    Frames,
+    Order,
+    Origin,
+    Split,
+    load_frames,
+    split_episodes,
+    split_stores,
+    statistics,
+    thinned,
+)
 from tandem_training.engine.settings import TrainerSettings
 from tandem_training.initial import goes_on, start_network, start_statistics
 from tandem_training.named_data import TrainingStores, training_stores
@@ -59,7 +69,7 @@ class PolicyStage(Stage):
         """``predictions``: a sheet of validation samples with what was asked, the true and the predicted action."""
         from tandem_training.sheets import Case, sheet
 
-        shown = _thinned(self.validation, _SHOWN)
+        shown = thinned(self.validation, _SHOWN)
         ours, theirs, there = self._predictions(shown)
         embodiment, frames = self.module.embodiment, self.frames
         cases = [
@@ -155,11 +165,11 @@ def build(config: Any, trainer: TrainerSettings) -> PolicyStage:
         fingerprint={"data": _fingerprint(digest, stores)},
         frames=frames,
         order=Order(split.train, trainer.batch_size, config.seed),
-        validation=_thinned(split.validation, config.stage.val_frames),
+        validation=thinned(split.validation, _most(config.stage.val_frames)),
         tokens=network.tokenize(frames.instructions),
     )
     if not (config.init or resumed):
-        network.start(stage._gather(_thinned(split.train, _FIRST_LOOK)))
+        network.start(stage._gather(thinned(split.train, _FIRST_LOOK)))
     return stage
 
 
@@ -174,13 +184,10 @@ def _fraction(value: Any) -> float:
     return float(value)
 
 
-def _thinned(indices: np.ndarray, most: Any) -> np.ndarray:
-    """At most ``most`` of the indices, evenly spread."""
-    if not isinstance(most, int) or most < 1:
-        raise TandemError(f"stage.val_frames is {most} (allowed: a whole number, at least 1)")
-    if len(indices) <= most:
-        return indices
-    return indices[np.linspace(0, len(indices) - 1, most).round().astype(np.int64)]
+def _most(value: Any) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise TandemError(f"stage.val_frames is {value} (allowed: a whole number, at least 1)")
+    return value
 
 
 def _facts(frames: Frames, split: Split) -> dict[str, Any]:
