@@ -37,7 +37,7 @@ def page(tmp_path_factory) -> str:
     named = {name: trained for name in ("first", "last", "control")} | {"demos": demos, "rollouts": rolled}
     rows = [Row("demo_s", 1.0, "s", target="<= 360", met=True, note="a <note>")]
     write_page(folder / "report.html", rows, evaluated, named, ENV, machine())
-    assert not list(folder.glob(".*.new"))
+    assert not list(folder.glob(".report*"))
     return (folder / "report.html").read_text()
 
 

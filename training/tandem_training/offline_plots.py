@@ -12,6 +12,7 @@ from tandem_datasets.errors import TandemError
 from tandem_training.accuracy import SAME_WAY
 from tandem_training.offline import INSTRUCTION, Offline, histories
 from tandem_training.report.figures import COLOURS
+from tandem_training.results import write_png
 from tandem_training.sheets import Case, sheet
 from tandem_training.statistics import wilson
 
@@ -23,8 +24,6 @@ _MOST_BARS = 12  # values of a quantity; more numbers than that are binned
 
 def write_plots(out: Path, found: Offline, policy: Any) -> None:
     """``predictions.png``, ``errors.png``, ``groups.png`` (where there are groups), ``worst.png``, ``random.png``."""
-    from PIL import Image
-
     _predictions(found).savefig(out / "predictions.png", dpi=110)
     _errors(found).savefig(out / "errors.png", dpi=110)
     if found.groups:
@@ -32,7 +31,7 @@ def write_plots(out: Path, found: Offline, policy: Any) -> None:
     order = np.argsort(-found.errors, kind="stable")
     drawn = np.sort(np.random.default_rng(0).permutation(len(order))[:_SHOWN])
     for name, places in (("worst", order[:_SHOWN]), ("random", drawn)):
-        Image.fromarray(_sheet(found, policy, places)).save(out / f"{name}.png")
+        write_png(out / f"{name}.png", _sheet(found, policy, places))
 
 
 def _predictions(found: Offline) -> Figure:

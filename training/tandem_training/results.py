@@ -1,5 +1,9 @@
-"""What measuring commands write: ``metrics.json``, a table on the terminal, and the machine it was measured on."""
+"""What measuring commands write: ``metrics.json``, a table on the terminal, and the machine it was measured on.
 
+And how any small file is written here: whole or not at all.
+"""
+
+import io
 import json
 import os
 import platform
@@ -10,11 +14,14 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tandem_datasets.errors import TandemError
 from tandem_training.engine.folder import drop_if_empty, holds_something, locked
 from tandem_training.validate import path
+
+if TYPE_CHECKING:
+    import numpy as np
 
 METRICS = "metrics.json"
 
@@ -103,6 +110,17 @@ def _require_empty(folder: Path, where: str) -> None:
 def write_json(target: Path, data: Mapping[str, Any]) -> None:
     """Plain JSON, whole or absent; NaN is refused."""
     write_whole(target, f"{json.dumps(data, indent=2, allow_nan=False)}\n".encode())
+
+
+def write_png(target: Path, picture: "np.ndarray") -> None:
+    """A picture, uint8 RGB (H, W, 3), whole or absent."""
+    from PIL import Image
+
+    assert picture.dtype == "uint8", (target.name, picture.dtype)
+    assert picture.ndim == 3 and picture.shape[2] == 3, (target.name, picture.shape)  # noqa: PT018
+    png = io.BytesIO()
+    Image.fromarray(picture).save(png, format="PNG")
+    write_whole(target, png.getvalue())
 
 
 def write_whole(target: Path, data: bytes) -> None:

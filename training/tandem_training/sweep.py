@@ -14,7 +14,7 @@ from tandem_datasets.errors import TandemError
 from tandem_training.config import expand, given, parse, quoted
 from tandem_training.engine.folder import drop_if_empty, holds_something, locked
 from tandem_training.initial import check_chosen
-from tandem_training.results import write_json
+from tandem_training.results import write_json, write_whole
 from tandem_training.train import WHERE, run
 
 FOLDER = Path("outputs/multirun")
@@ -134,9 +134,7 @@ def _write(root: Path, jobs: Sequence[Job]) -> None:
     for number, job in enumerate(jobs):
         figures = [job.figures.get(name, "") for name in names]
         table.writerow([number, job.out, job.status, *job.changed.values(), *figures, job.error])
-    beside = root / f".{TABLE}.new"
-    beside.write_text(text.getvalue())
-    beside.rename(root / TABLE)
+    write_whole(root / TABLE, text.getvalue().encode())
 
 
 def print_jobs(jobs: Sequence[Job]) -> None:

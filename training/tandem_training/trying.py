@@ -1,18 +1,18 @@
 """`tandem try` as a picture: instructions as rows, the steps of each trial as columns."""
 
-import io
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from tandem_datasets.errors import TandemError
 from tandem_datasets.policy import Policy
 from tandem_sim.pictures import spotlight
 from tandem_sim.trying import Look, Moment, Tryout
-from tandem_training.results import write_whole
+from tandem_training.results import write_png
 from tandem_training.validate import path
 from tandem_training.views import AUTO, PICTURE, TERMINAL, WINDOW
 
@@ -73,9 +73,7 @@ def write_picture(tryout: Tryout, seed: int, asked: list[str], target: Path) -> 
         top += row.height
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        png = io.BytesIO()
-        sheet.save(png, format="PNG")
-        write_whole(target, png.getvalue())
+        write_png(target, np.asarray(sheet))
     except OSError as error:
         raise TandemError(f"tandem try: out={target}: {error.strerror or error}") from error
     return verdicts

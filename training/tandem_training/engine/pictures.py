@@ -1,10 +1,11 @@
 """Pictures that a stage draws of its module: PNG files beside the curves."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+
+from tandem_training.results import write_png
 
 FOLDER = "pictures"
 _KEPT = 20  # validations
@@ -18,17 +19,10 @@ def write_pictures(out: Path, step: int, pictures: Mapping[str, np.ndarray]) -> 
         step: optimizer steps done.
         pictures: by name, uint8 (H, W, 3).
     """
-    from PIL import Image
-
     folder = out / FOLDER
     folder.mkdir(exist_ok=True)
     for name, picture in pictures.items():
-        assert picture.dtype == np.uint8, (name, picture.dtype)
-        assert picture.ndim == 3 and picture.shape[2] == 3, (name, picture.shape)  # noqa: PT018
-        target = folder / f"{step}-{name}.png"
-        beside = target.with_name(f".{target.name}")
-        Image.fromarray(picture).save(beside, format="png")
-        os.replace(beside, target)
+        write_png(folder / f"{step}-{name}.png", picture)
     _thin(folder)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from tandem_training.engine.pictures import write_pictures
 from tandem_training.engine.tracking import Tracker
+from tandem_training.results import write_whole
 
 HISTORY = "history.jsonl"
 CLOCK = ("input_s", "wait_fraction")
@@ -132,9 +133,7 @@ def read_history(out: Path, clock: bool = True) -> list[dict[str, Any]]:
 def _cut_history(path: Path, step: int) -> None:
     """Drops what a resumed run will write again."""
     kept = [json.dumps(record) + "\n" for record in read_history(path.parent) if record["step"] <= step]
-    beside = path.with_suffix(".new")
-    beside.write_text("".join(kept))
-    beside.rename(path)
+    write_whole(path, "".join(kept).encode())
 
 
 def _bar(console: Any) -> Any:

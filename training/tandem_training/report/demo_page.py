@@ -13,7 +13,7 @@ from tandem_sim.registry import make
 from tandem_training.films import write_film
 from tandem_training.report import figures
 from tandem_training.report.page import film, loop, page, png, row, svg, table
-from tandem_training.results import Row, machine_line
+from tandem_training.results import Row, machine_line, write_whole
 from tandem_training.steps import Done
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def write_page(
     env: EnvSpec,
     facts: Mapping[str, Any],
 ) -> None:
-    """Writes the page beside and renames it, so that it is whole or the one before."""
+    """Writes the page: whole, or the one before stays."""
     films = path.parent / "films"
     films.mkdir(exist_ok=True)
     trainings = {"before": "first", "after": "last", "control": "control"}
@@ -46,9 +46,7 @@ def write_page(
     ]  # fmt: skip
     lead = f"Tandem on {env.id}: demonstrate, train, serve in ROS 2, roll out, record, train again."
     text = page("Once round the loop", lead, sections, machine_line(facts))
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    write_whole(path, text.encode())
 
 
 def _stations(evaluated: Mapping[str, "Evaluated"], named: Mapping[str, Done]) -> list[tuple[str, str, str]]:
