@@ -8,7 +8,7 @@ import pytest
 
 from tandem_datasets.errors import TandemError
 from tandem_training.benches._measuring import Target, measure_groups, median_row
-from tandem_training.results import Row, claimed, machine, machine_line, print_rows, write_json, write_rows
+from tandem_training.results import Row, claimed, machine, machine_line, print_lines, print_rows, write_json, write_rows
 
 
 def test_rows_are_written_with_every_field_of_a_measure(tmp_path):
@@ -46,6 +46,12 @@ def test_a_folder_that_was_left_empty_is_gone(tmp_path, monkeypatch):
         assert out.is_dir()
         assert out.parent == Path("outputs/bench-loop")
     assert not out.exists()
+
+
+def test_a_path_with_brackets_is_shown_whole(capsys):
+    """Regression: rich took "[b]" in a policy's path for a style."""
+    print_lines({"policy": "outputs/a[b]/best"})
+    assert "outputs/a[b]/best" in capsys.readouterr().out
 
 
 def test_a_full_disk_leaves_no_half_written_file(tmp_path):

@@ -13,7 +13,7 @@ from typing import Any
 
 from tandem_datasets.errors import TandemError, unknown
 from tandem_datasets.rollout import EXPERT, EpisodeResult, RolloutBackend, RolloutRequest
-from tandem_training.results import METRICS, machine, write_json
+from tandem_training.results import METRICS, latency_line, machine, print_lines, write_json
 from tandem_training.statistics import percentiles, wilson
 
 BACKENDS = "tandem.backends"
@@ -95,9 +95,6 @@ def summarise(request: RolloutRequest, backend: str, results: list[EpisodeResult
 
 def print_evaluation(metrics: dict[str, Any]) -> None:
     """The evaluation as a table on the terminal."""
-    from rich.console import Console
-    from rich.table import Table
-
     low, high = metrics["success_ci95"]
     latency = metrics["latency_ms"]
     mode = f" ({metrics['mode']})" if metrics["mode"] else ""
@@ -111,14 +108,11 @@ def print_evaluation(metrics: dict[str, Any]) -> None:
         "steps, mean": f"{metrics['steps_mean']:.2f}  ({metrics['steps_per_s']:,.0f} steps a second of wall time)",
     }
     if latency["p50"] is not None:
-        lines["latency"] = f"p50 {latency['p50']:.2f} ms, p95 {latency['p95']:.2f} ms, p99 {latency['p99']:.2f} ms"
+        lines["latency"] = latency_line(latency)
     if metrics["on_time_fraction"] is not None:
         lines["on time"] = f"{metrics['on_time_fraction']:.2%} of control periods"
     lines["seeds"] = f"{metrics['seeds'][0]} to {metrics['seeds'][1]}"
-    table = Table(show_header=False, box=None)
-    for name, text in lines.items():
-        table.add_row(f"[bold]{name}[/]", text)
-    Console().print(table)
+    print_lines(lines)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from tandem_datasets.frames import Observation
 from tandem_datasets.rollout import EXPERT
 from tandem_training.accuracy import Directions, are_directions, directions, errors
 from tandem_training.data import Frames, load_frames, thinned
-from tandem_training.results import METRICS, machine, write_json
+from tandem_training.results import METRICS, latency_line, machine, print_lines, write_json
 from tandem_training.statistics import percentiles, wilson
 
 WHERE = "tandem eval"
@@ -165,10 +165,6 @@ def break_down(found: Offline) -> dict[str, dict[str, dict[str, float]]]:
 
 def print_offline(metrics: Mapping[str, Any]) -> None:
     """The evaluation as a table on the terminal."""
-    from rich.console import Console
-    from rich.table import Table
-
-    latency = metrics["latency_ms"]
     lines = {"policy": metrics["policy"], "data": ", ".join(metrics["data"]), "samples": f"{metrics['samples']:,}"}
     if metrics["direction_accuracy"] is not None:
         low, high = metrics["direction_accuracy_ci95"]
@@ -178,11 +174,8 @@ def print_offline(metrics: Mapping[str, Any]) -> None:
             lines["no direction"] = f"{metrics['samples_centre']} targets, {metrics['centre_accuracy']:.1%} right"
     else:
         lines["L2"] = f"{metrics['l2']:.4f}"
-    lines["latency"] = f"p50 {latency['p50']:.2f} ms, p95 {latency['p95']:.2f} ms, p99 {latency['p99']:.2f} ms"
-    table = Table(show_header=False, box=None)
-    for name, text in lines.items():
-        table.add_row(f"[bold]{name}[/]", text)
-    Console().print(table)
+    lines["latency"] = latency_line(metrics["latency_ms"])
+    print_lines(lines)
 
 
 def observation(frames: Frames, index: int) -> Observation:

@@ -143,6 +143,23 @@ def write_rows(out: Path, rows: Sequence[Row], facts: Mapping[str, Any], **extra
     write_json(out / METRICS, {"rows": [asdict(row) for row in rows], "machine": dict(facts), **extra})
 
 
+def print_lines(lines: Mapping[str, str]) -> None:
+    """The figures of an evaluation on the terminal: a line of text by each name."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None)
+    for name, text in lines.items():
+        table.add_row(f"[bold]{name}[/]", escape(text))  # a path may hold brackets
+    Console().print(table)
+
+
+def latency_line(latency_ms: Mapping[str, float]) -> str:
+    """Percentiles of latencies (see :func:`tandem_training.statistics.percentiles`) in one line."""
+    return ", ".join(f"{name} {latency_ms[name]:.2f} ms" for name in ("p50", "p95", "p99"))
+
+
 def print_rows(title: str, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
     """The table of a bench on the terminal."""
     from rich import box
