@@ -1,0 +1,39 @@
+import os
+from contextlib import closing
+from functools import partial
+
+import pytest
+
+from tandem_datasets.codecs import codec_by_name
+from tandem_datasets.errors import TandemError
+from tandem_datasets.workers import each_in_order, in_order
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_results_come_in_the_order_of_the_items_whoever_made_them(workers):
+    with closing(each_in_order(range, [3, 0, 7, 1], workers, "here")) as each:
+        assert [list(results) for results in each] == [[0, 1, 2], [], [0, 1, 2, 3, 4, 5, 6], [0]]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_one_result_an_item(workers):
+    assert list(in_order(len, ["a", "", "xyz"], workers, "here")) == [1, 0, 3]
+    assert list(in_order(len, [], workers, "here")) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_in_a_worker_arrives_as_its_one_line(workers):
+    results = in_order(partial(codec_by_name, where="elsewhere"), ["raw", "gif", "raw"], workers, "here")
+    with closing(results), pytest.raises(TandemError, match="elsewhere: codec: unknown name 'gif'"):
+        list(results)
+
+
+def test_a_dead_worker_is_told():
+    with pytest.raises(TandemError, match="here: worker process ended with status 3"):
+        list(in_order(os._exit, [3, 3], 2, "here"))
+
+
+@pytest.mark.parametrize("workers", [0, -1, 257, 1.5, True])
+def test_numbers_of_workers_that_make_no_sense_are_refused(workers):
+    with pytest.raises(TandemError, match="here: workers is"):
+        list(in_order(len, [""], workers, "here"))
