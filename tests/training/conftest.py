@@ -1,4 +1,6 @@
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,6 +8,8 @@ import pytest
 from tandem_datasets.embodiment import ActionKind, ActionScalar, Camera, Embodiment, StateScalar, StateSource
 from tandem_datasets.frames import EpisodeInfo, Frame, Observation, Source
 from tandem_datasets.recorder import Recorder
+
+sys.path.append(str(Path(__file__).parent))  # the tests are no package, and some import tiny_stage
 
 SMALL = Embodiment(
     name="small",
@@ -18,6 +22,33 @@ SMALL = Embodiment(
         ActionScalar("agent/dy", "cell", -1, 1, ActionKind.DELTA_STEP),
     ),
 )
+
+
+TINY_POLICY = [
+    "policy.dim=16", "policy.heads=2", "policy.vision_depth=1", "policy.head_dim=16", "policy.chunk_size=2",
+]  # fmt: skip
+TINY_TRAINING = [
+    "preset=debug", "device=cpu", "trainer.threads=1", "trainer.max_steps=6", "trainer.batch_size=8",
+    "trainer.warmup_steps=2", "trainer.log_every=2", "trainer.val_every=4", "trainer.checkpoint_every=2",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_policy():
+    """Arguments of `tandem train` for a network of a few thousand parameters; of two that contradict the last holds."""
+    return TINY_POLICY
+
+
+@pytest.fixture(scope="session")
+def tiny_training():
+    """Arguments of `tandem train` for a few steps of any policy."""
+    return TINY_TRAINING
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Both: a whole training in less than a second."""
+    return [*TINY_POLICY, *TINY_TRAINING]
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,16 @@
 """What the trainer's keys switch on, on a stage of a few hundred parameters."""
 
-import importlib.util
 import json
-import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiny_stage
 import torch
 from PIL import Image
+from tiny_stage import settings
 from torch import nn
 
 from tandem_datasets.errors import TandemError
@@ -23,20 +22,7 @@ from tandem_training.engine.hardware import cpu_threads, make_accelerator
 from tandem_training.engine.loop import Engine
 from tandem_training.engine.parameters import select
 from tandem_training.engine.report import read_history
-from tandem_training.engine.settings import TrainerSettings
 from tandem_training.engine.tracking import _require_server, open_wandb
-
-SCRIPT = Path(__file__).with_name("tiny_stage.py")
-_spec = importlib.util.spec_from_file_location("tiny_stage", SCRIPT)
-tiny_stage = importlib.util.module_from_spec(_spec)
-sys.modules.setdefault("tiny_stage", tiny_stage)
-tiny_stage = sys.modules["tiny_stage"]
-if not hasattr(tiny_stage, "train"):
-    _spec.loader.exec_module(tiny_stage)
-
-
-def settings(**changes):
-    return TrainerSettings.from_mapping({**tiny_stage.SETTINGS, **changes})
 
 
 def equal(one, other):

@@ -13,15 +13,6 @@ from tandem_training.cli import main
 from tandem_training.config import compose
 from tandem_training.train import run
 
-TINY = [
-    "preset=debug", "device=cpu", "trainer.threads=1", "trainer.max_steps=4", "trainer.batch_size=8",
-    "trainer.warmup_steps=0", "trainer.log_every=2", "trainer.val_every=4", "trainer.checkpoint_every=2",
-]  # fmt: skip
-SMALL = [
-    "policy.dim=16", "policy.heads=2", "policy.vision_depth=1", "policy.head_dim=16", "policy.chunk_size=2",
-    "policy.dropout=0.1",
-]  # fmt: skip
-
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory, record):
@@ -29,29 +20,52 @@ def store(tmp_path_factory, record):
 
 
 @pytest.fixture(scope="module")
-def policy(tmp_path_factory, store):
+def arguments(store, tiny_training):
+    """Of any training here; they say nothing of the policy."""
+    return [f"data={store}", *tiny_training, "trainer.max_steps=4", "trainer.warmup_steps=0"]
+
+
+@pytest.fixture(scope="module")
+def small(tiny_policy):
+    return [*tiny_policy, "policy.dropout=0.1"]
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory, arguments, small):
     """A policy whose settings are not the defaults."""
     out = tmp_path_factory.mktemp("policy") / "out"
-    run(compose("train", [f"data={store}", *TINY, *SMALL, f"out={out}"]))
+    run(compose("train", [*arguments, *small, f"out={out}"]))
     return out / "best"
 
 
-def tuned(tmp_path, store, policy, *more):
-    result = run(compose("train", [f"data={store}", *TINY, f"init={policy}", f"out={tmp_path / 'out'}", *more]))
-    return load_file(result.final / "model.safetensors")
+@pytest.fixture
+def tuned(tmp_path, arguments):
+    """Trains ``init`` on, into ``out``; the final weights."""
+
+    def tune(init, *more):
+        result = run(compose("train", [*arguments, f"init={init}", f"out={tmp_path / 'out'}", *more]))
+        return load_file(result.final / "model.safetensors")
+
+    return tune
 
 
-def error_of(tmp_path, store, policy, *more):
-    with pytest.raises(TandemError) as error:
-        tuned(tmp_path, store, policy, *more)
-    assert not (tmp_path / "out").exists()
-    assert "\n" not in str(error.value)
-    return str(error.value)
+@pytest.fixture
+def error_of(tmp_path, tuned):
+    """The line that :func:`tuned` ends with; it leaves nothing."""
+
+    def message(init, *more):
+        with pytest.raises(TandemError) as error:
+            tuned(init, *more)
+        assert not (tmp_path / "out").exists()
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    return message
 
 
-def test_weights_and_settings_come_from_the_checkpoint(tmp_path, store, policy):
+def test_weights_and_settings_come_from_the_checkpoint(tmp_path, tuned, policy):
     """At a learning rate of 0 nothing else happens to them."""
-    after = tuned(tmp_path, store, policy, "trainer.lr=0")
+    after = tuned(policy, "trainer.lr=0")
     before = load_file(policy / "model.safetensors")
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
@@ -60,40 +74,40 @@ def test_weights_and_settings_come_from_the_checkpoint(tmp_path, store, policy):
     assert f"init: {policy}" in saved
 
 
-def test_a_tuned_policy_resumes_exactly(tmp_path, store, policy, capsys):
-    arguments = [f"data={store}", *TINY, f"init={policy}", "trainer.lr=0.01", "seed=5", "trainer.schedule=constant"]
-    run(compose("train", [*arguments, f"out={tmp_path / 'a'}"]))
+def test_a_tuned_policy_resumes_exactly(tmp_path, arguments, policy, capsys):
+    changed = [*arguments, f"init={policy}", "trainer.lr=0.01", "seed=5", "trainer.schedule=constant"]
+    run(compose("train", [*changed, f"out={tmp_path / 'a'}"]))
     assert main(["train", "--resume", f"out={tmp_path / 'a'}", "trainer.max_steps=6"]) == 0
     assert "resumed from" in capsys.readouterr().out
-    whole = run(compose("train", [*arguments, "trainer.max_steps=6", f"out={tmp_path / 'b'}"]))
+    whole = run(compose("train", [*changed, "trainer.max_steps=6", f"out={tmp_path / 'b'}"]))
     resumed, wanted = (load_file(path / "final/model.safetensors") for path in (tmp_path / "a", whole.out))
     assert all(torch.equal(value, wanted[name]) for name, value in resumed.items())
     assert any(not torch.equal(value, load_file(policy / "model.safetensors")[name]) for name, value in wanted.items())
 
 
-def test_what_does_not_change_the_weights_may_differ(tmp_path, store, policy):
-    tuned(tmp_path, store, policy, "policy.dropout=0.3")
+def test_what_does_not_change_the_weights_may_differ(tmp_path, tuned, policy):
+    tuned(policy, "policy.dropout=0.3")
     assert "dropout: 0.3" in (tmp_path / "out" / "config.yaml").read_text()
 
 
-def test_another_architecture(tmp_path, store, policy):
-    message = error_of(tmp_path, store, policy, "policy.head_dim=32")
+def test_another_architecture(error_of, policy):
+    message = error_of(policy, "policy.head_dim=32")
     assert f"init={policy} is of another architecture: policy.head_dim is 32, not 16 (allowed: leave" in message
 
 
-def test_a_chosen_policy_that_says_otherwise(tmp_path, store, policy, capsys):
-    arguments = [f"data={store}", *TINY, f"init={policy}", f"out={tmp_path / 'out'}", "policy=tinyvla/nano"]
-    assert main(["train", *arguments]) == 2
+def test_a_chosen_policy_that_says_otherwise(tmp_path, arguments, policy, capsys):
+    chosen = [f"init={policy}", f"out={tmp_path / 'out'}", "policy=tinyvla/nano"]
+    assert main(["train", *arguments, *chosen]) == 2
     assert "is of another architecture than policy=tinyvla/nano: chunk_size is 2, not 4" in capsys.readouterr().err
 
 
-def test_another_embodiment(tmp_path, record, policy, small_embodiment):
+def test_another_embodiment(tmp_path, record, error_of, policy, small_embodiment):
     faster = replace(small_embodiment, rate_hz=20)
     other = record(tmp_path / "other", ["eeee"] * 3, faster)
-    assert "is of another embodiment than the data: rate_hz is 10" in error_of(tmp_path, other, policy)
+    assert "is of another embodiment than the data: rate_hz is 10" in error_of(policy, f"data={other}")
 
 
-def test_statistics_that_do_not_fit(tmp_path, store, policy):
+def test_statistics_that_do_not_fit(tmp_path, tuned, error_of, policy):
     weights = load_file(policy / "model.safetensors")
     weights["action_mean"] = weights["action_mean"] + torch.tensor([0.0, 40.0])
     moved = tmp_path / "moved"
@@ -101,10 +115,10 @@ def test_statistics_that_do_not_fit(tmp_path, store, policy):
     for path in policy.iterdir():
         (moved / path.name).write_bytes(path.read_bytes())
     save_file(weights, moved / "model.safetensors", metadata={"format": "pt"})
-    message = error_of(tmp_path, store, moved)
+    message = error_of(moved)
     assert "its statistics do not fit the data: action agent/dy has mean" in message
     assert "(allowed: init_statistics=data" in message
-    after = tuned(tmp_path, store, moved, "init_statistics=data", "trainer.lr=0")
+    after = tuned(moved, "init_statistics=data", "trainer.lr=0")
     original = load_file(policy / "model.safetensors")
     assert np.array_equal(after["action_mean"].numpy(), original["action_mean"].numpy())
 
@@ -118,47 +132,46 @@ def test_statistics_that_do_not_fit(tmp_path, store, policy):
         ("init_statistics=dat", "init_statistics: unknown name 'dat'; did you mean 'data'?"),
     ],
 )
-def test_bad_values(tmp_path, store, policy, change, message):
-    assert message in error_of(tmp_path, store, policy, change)
+def test_bad_values(error_of, policy, change, message):
+    assert message in error_of(policy, change)
 
 
-def test_a_training_in_place_of_its_policy(tmp_path, store, policy):
+def test_a_training_in_place_of_its_policy(error_of, policy):
     out = policy.parent
-    assert f"init={out} is a training, no policy (allowed: init={out / 'best'})" in error_of(tmp_path, store, out)
+    assert f"init={out} is a training, no policy (allowed: init={out / 'best'})" in error_of(out)
 
 
-def test_a_setting_that_is_the_default_is_asked_for_all_the_same(tmp_path, store, policy):
+def test_a_setting_that_is_the_default_is_asked_for_all_the_same(tmp_path, arguments, policy):
     assert compose("train", []).policy.dropout == 0
-    arguments = [f"data={store}", *TINY, f"init={policy}", f"out={tmp_path / 'out'}", "policy.dropout=0.0"]
-    assert main(["train", *arguments]) == 0
+    asked = [f"init={policy}", f"out={tmp_path / 'out'}", "policy.dropout=0.0"]
+    assert main(["train", *arguments, *asked]) == 0
     assert "\n  dropout: 0.0\n" in (tmp_path / "out" / "config.yaml").read_text()
 
 
 @pytest.mark.parametrize("key", ["tokenizer", "vision_backbone", "language_backbone"])
-def test_another_tokenizer_or_backbone(tmp_path, store, policy, key):
+def test_another_tokenizer_or_backbone(error_of, policy, key):
     """What a network reads and sees with comes from the checkpoint: a KeyError, or silently none of it."""
-    message = error_of(tmp_path, store, policy, f"policy.{key}=some/model")
+    message = error_of(policy, f"policy.{key}=some/model")
     assert f"is of another architecture: policy.{key} is some/model, not None (allowed: leave" in message
 
 
 @pytest.mark.parametrize("again", [["--resume"], ["resume=true"]])
-def test_a_tuned_policy_goes_on_without_its_beginning(tmp_path, store, policy, again, monkeypatch):
+def test_a_tuned_policy_goes_on_without_its_beginning(tmp_path, arguments, policy, again, monkeypatch):
     shutil.copytree(policy, tmp_path / "first")
-    arguments = [f"data={store}", *TINY, f"init={tmp_path / 'first'}", "policy.dropout=0.0"]
-    assert main(["train", *arguments, f"out={tmp_path / 'out'}"]) == 0
+    tuning = [*arguments, f"init={tmp_path / 'first'}", "policy.dropout=0.0"]
+    assert main(["train", *tuning, f"out={tmp_path / 'out'}"]) == 0
     before = load_file(tmp_path / "out/final/model.safetensors")
     shutil.rmtree(tmp_path / "first")
     shutil.rmtree(tmp_path / "out/best")
     monkeypatch.setattr("tandem_training.stages.policy.start_statistics", pytest.fail)
-    named = [f"out={tmp_path / 'out'}", *(arguments if again == ["resume=true"] else [])]
+    named = [f"out={tmp_path / 'out'}", *(tuning if again == ["resume=true"] else [])]
     assert main(["train", *again, *named]) == 0
     after = load_file(tmp_path / "out/final/model.safetensors")
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
-def test_a_fresh_policy_goes_on_from_its_own_texts(tmp_path, store, monkeypatch):
+def test_a_fresh_policy_goes_on_from_its_own_texts(tmp_path, arguments, small, monkeypatch):
     """A network made anew would fetch its backbones by name."""
-    arguments = [f"data={store}", *TINY, *SMALL, f"out={tmp_path / 'out'}"]
-    run(compose("train", arguments))
+    run(compose("train", [*arguments, *small, f"out={tmp_path / 'out'}"]))
     monkeypatch.setattr("tandem_policies.network.create", pytest.fail)
     assert main(["train", "--resume", f"out={tmp_path / 'out'}"]) == 0

@@ -9,8 +9,7 @@ from tandem_training.config import compose
 from tandem_training.data import load_frames
 from tandem_training.train import run
 
-TINY = ["preset=debug", "device=cpu", "trainer.threads=1", "trainer.max_steps=3", "trainer.batch_size=4",
-        "trainer.warmup_steps=1", "trainer.val_every=3", "trainer.checkpoint_every=3"]  # fmt: skip
+FEW = ["trainer.max_steps=3", "trainer.batch_size=4", "trainer.warmup_steps=1"]
 POLICIES = {
     "act": ["policy.chunk_size=2", "policy.options.dim_model=32", "policy.options.n_heads=2"],
     "diffusion": ["policy.chunk_size=3", "policy.options.n_obs_steps=2", "policy.options.down_dims=[8,16]"],
@@ -40,9 +39,10 @@ def test_past_actions_stay_in_their_run(tmp_path, record):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", POLICIES)
-def test_it_trains_from_a_store_opens_and_trains_on(tmp_path, record, small_embodiment, name):
+def test_it_trains_from_a_store_opens_and_trains_on(tmp_path, record, small_embodiment, tiny_training, name):
     data = record(tmp_path / "a.zarr", ["eeeee", "eeee", "eeeeee"] * 2)
-    settings = [f"policy=lerobot/{name}", *POLICIES[name], *TINY, f"data={data}"]
+    training = [*tiny_training, *FEW, f"data={data}"]
+    settings = [f"policy=lerobot/{name}", *POLICIES[name], *training]
     groups = "trainer.groups=[{pattern: backbone, lr: 1e-5}]"
     first = run(compose("train", [*settings, groups, f"out={tmp_path / 'first'}"]))
     assert np.isfinite(first.metrics["val"]["loss"])
@@ -50,7 +50,7 @@ def test_it_trains_from_a_store_opens_and_trains_on(tmp_path, record, small_embo
     assert network.embodiment == small_embodiment
     assert 0.4 < float(network.get_buffer("images_top_mean").mean()) < 0.6  # the store's images are noise
     torch.testing.assert_close(network.get_buffer("state_min"), torch.zeros(1))
-    second = run(compose("train", [*TINY, f"init={first.best}", f"data={data}", f"out={tmp_path / 'second'}"]))
+    second = run(compose("train", [*training, f"init={first.best}", f"out={tmp_path / 'second'}"]))
     kept = open_network(second.final)
     assert kept.config == network.config
     assert any(not torch.equal(one, other) for one, other in zip(kept.parameters(), network.parameters(), strict=True))

@@ -15,15 +15,9 @@ from tandem_training.engine.folder import replace_config
 from tandem_training.resuming import FOLDER, find
 from tandem_training.train import run
 
-TINY = [
-    "policy.dim=16", "policy.heads=2", "policy.vision_depth=1", "policy.head_dim=16", "policy.chunk_size=2",
-    "preset=debug", "device=cpu", "trainer.threads=1", "trainer.max_steps=6", "trainer.batch_size=8",
-    "trainer.warmup_steps=2", "trainer.log_every=2", "trainer.val_every=4", "trainer.checkpoint_every=2",
-]  # fmt: skip
-
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory, record):
+def begun(tmp_path_factory, record, tiny):
     """A folder to work in with a store and two trainings in outputs/train, the newest of which is b."""
     folder = tmp_path_factory.mktemp("begun")
     record(folder / "a.zarr", ["eeee", "eeNNnee", "eeee"] * 3)
@@ -31,7 +25,7 @@ def begun(tmp_path_factory, record):
     os.chdir(folder)
     try:
         for name, seed in (("b", 1), ("a", 0)):
-            run(compose("train", ["data=a.zarr", *TINY, f"out=outputs/train/{name}", f"seed={seed}"]))
+            run(compose("train", ["data=a.zarr", *tiny, f"out=outputs/train/{name}", f"seed={seed}"]))
     finally:
         os.chdir(before)
     mark = folder / "outputs/train/b/last/progress.json"
@@ -86,8 +80,8 @@ def test_resume_alone_takes_what_was_killed_before_its_first_checkpoint(folder, 
     assert (killed / final).read_bytes() == (folder / "outputs/train/a" / final).read_bytes()
 
 
-def test_a_finished_training_that_is_made_longer_is_not_finished(folder, monkeypatch):
-    arguments = ["data=a.zarr", *TINY, "trainer.schedule=constant", "out=outputs/train/c"]
+def test_a_finished_training_that_is_made_longer_is_not_finished(folder, monkeypatch, tiny):
+    arguments = ["data=a.zarr", *tiny, "trainer.schedule=constant", "out=outputs/train/c"]
     run(compose("train", arguments))
 
     def stopped(*_):
@@ -131,9 +125,9 @@ def test_nothing_to_resume(tmp_path, monkeypatch):
         find(None)
 
 
-def test_a_constant_rate_can_be_trained_on(folder):
+def test_a_constant_rate_can_be_trained_on(folder, tiny):
     """The longer run's first steps are the shorter one's."""
-    arguments = ["data=a.zarr", *TINY, "trainer.schedule=constant"]
+    arguments = ["data=a.zarr", *tiny, "trainer.schedule=constant"]
     run(compose("train", [*arguments, "out=short"]))
     run(compose("train", [*arguments, "out=short", "resume=true", "trainer.max_steps=9"]))
     run(compose("train", [*arguments, "out=long", "trainer.max_steps=9"]))
@@ -154,12 +148,12 @@ def test_a_configuration_from_before_a_key_was_there(folder):
 
 
 @pytest.mark.parametrize("more", [[], ["resume=true"]])
-def test_a_kill_before_the_configuration_was_whole(folder, more):
+def test_a_kill_before_the_configuration_was_whole(folder, more, tiny):
     """What a kill between its writing and its renaming left was refused by a new run and by a resume."""
     (folder / "new").mkdir()
     (folder / "new" / ".config.yaml.new").write_text("data:")
     (folder / "new" / ".lock").touch()
-    assert run(compose("train", ["data=a.zarr", *TINY, "out=new", *more])).metrics["steps"] == 6
+    assert run(compose("train", ["data=a.zarr", *tiny, "out=new", *more])).metrics["steps"] == 6
 
 
 def test_a_damaged_configuration_is_one_line(folder, capsys):
@@ -167,7 +161,7 @@ def test_a_damaged_configuration_is_one_line(folder, capsys):
     assert "config.yaml: unreadable" in errors_of(["--resume", "out=outputs/train/b"], capsys)
 
 
-def test_a_store_that_may_not_be_read_is_named(folder, monkeypatch):
+def test_a_store_that_may_not_be_read_is_named(folder, monkeypatch, tiny):
     """Every error of the file system was said to be one of out."""
 
     def refuse(*_):
@@ -175,11 +169,11 @@ def test_a_store_that_may_not_be_read_is_named(folder, monkeypatch):
 
     monkeypatch.setattr("tandem_training.stages.build_stage", refuse)
     with pytest.raises(TandemError, match=r"^tandem train: a.zarr/data: Permission denied$"):
-        run(compose("train", ["data=a.zarr", *TINY, "out=new"]))
+        run(compose("train", ["data=a.zarr", *tiny, "out=new"]))
     assert not (folder / "new").exists()
 
 
-def test_a_training_without_a_hint_tells_none(folder, capsys, monkeypatch):
+def test_a_training_without_a_hint_tells_none(folder, capsys, monkeypatch, tiny):
     """The demo's trainings are begun anew: there is nothing to resume by hand."""
     from tandem_training.stages.policy import PolicyStage
 
@@ -192,5 +186,5 @@ def test_a_training_without_a_hint_tells_none(folder, capsys, monkeypatch):
 
     monkeypatch.setattr(PolicyStage, "batch", interrupting)
     with pytest.raises(KeyboardInterrupt):
-        run(compose("train", ["data=a.zarr", *TINY, "out=new"]))
+        run(compose("train", ["data=a.zarr", *tiny, "out=new"]))
     assert "stopped at step 4\n" in capsys.readouterr().out

@@ -9,11 +9,10 @@ from tandem_datasets.errors import TandemError
 from tandem_training.cli import main
 from tandem_training.config import expand
 
-TINY = [
-    "policy.dim=16", "policy.heads=2", "policy.vision_depth=1", "policy.head_dim=16", "policy.chunk_size=2",
-    "preset=debug", "device=cpu", "trainer.threads=1", "trainer.max_steps=3", "trainer.batch_size=8",
-    "trainer.warmup_steps=2", "trainer.log_every=2", "trainer.val_every=4", "trainer.checkpoint_every=4",
-]  # fmt: skip
+
+@pytest.fixture(scope="module")
+def tiny(tiny):
+    return [*tiny, "trainer.max_steps=3"]
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +42,9 @@ def test_what_is_no_list_of_values(text):
     assert "\n" not in str(error.value)
 
 
-def test_jobs_run_and_a_broken_one_loses_no_other(tmp_path, store, monkeypatch, capsys):
+def test_jobs_run_and_a_broken_one_loses_no_other(tmp_path, store, monkeypatch, capsys, tiny):
     monkeypatch.chdir(tmp_path)
-    arguments = [f"data={store}", *TINY, "--multirun", "stage.val_frames=0,8", "seed=0,1"]
+    arguments = [f"data={store}", *tiny, "--multirun", "stage.val_frames=0,8", "seed=0,1"]
     assert main(["train", *arguments]) == 1
     (root,) = (tmp_path / "outputs/multirun").iterdir()
     jobs = json.loads((root / "sweep.json").read_text())["jobs"]
@@ -65,16 +64,16 @@ def test_jobs_run_and_a_broken_one_loses_no_other(tmp_path, store, monkeypatch, 
     assert f"{root.relative_to(tmp_path)}/sweep.csv" in told
 
 
-def test_a_wrong_key_is_told_before_the_first_job(tmp_path, store, capsys):
-    arguments = [f"data={store}", *TINY, "-m", "trainer.lr=0.1,-1", f"out={tmp_path / 'out'}"]
+def test_a_wrong_key_is_told_before_the_first_job(tmp_path, store, capsys, tiny):
+    arguments = [f"data={store}", *tiny, "-m", "trainer.lr=0.1,-1", f"out={tmp_path / 'out'}"]
     assert main(["train", *arguments]) == 2
     assert "trainer.lr is -1" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_a_sweep_wants_an_empty_folder_and_no_resume(tmp_path, store, capsys):
+def test_a_sweep_wants_an_empty_folder_and_no_resume(tmp_path, store, capsys, tiny):
     (tmp_path / "x").touch()
-    assert main(["train", f"data={store}", *TINY, "-m", "seed=0,1", f"out={tmp_path}"]) == 2
+    assert main(["train", f"data={store}", *tiny, "-m", "seed=0,1", f"out={tmp_path}"]) == 2
     assert "is not empty" in capsys.readouterr().err
     assert main(["train", "-m", "--resume"]) == 2
     assert "--multirun with --resume" in capsys.readouterr().err

@@ -23,11 +23,10 @@ from tandem_training.engine.folder import locked
 from tandem_training.engine.report import read_history
 from tandem_training.train import run
 
-TINY = [
-    "policy.dim=16", "policy.heads=2", "policy.vision_depth=1", "policy.head_dim=16", "policy.chunk_size=2",
-    "preset=debug", "device=cpu", "trainer.threads=1", "trainer.max_steps=10", "trainer.batch_size=8",
-    "trainer.warmup_steps=2", "trainer.log_every=2", "trainer.val_every=4", "trainer.checkpoint_every=3",
-]  # fmt: skip
+
+@pytest.fixture(scope="module")
+def tiny(tiny):
+    return [*tiny, "trainer.max_steps=10", "trainer.checkpoint_every=3"]
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +35,10 @@ def store(tmp_path_factory, record):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, store):
+def trained(tmp_path_factory, store, tiny):
     """A finished tiny training: its folder, and the arguments that it had."""
     out = tmp_path_factory.mktemp("trained") / "out"
-    arguments = [f"data={store}", *TINY]
+    arguments = [f"data={store}", *tiny]
     run(compose("train", [*arguments, f"out={out}"]))
     return out, arguments
 
@@ -143,9 +142,9 @@ def test_resume_with_another_configuration_names_the_key(trained, change):
     assert f"resume: {key} is {value}, but {out} was begun with" in str(error.value)
 
 
-def test_resume_with_other_data_is_refused(tmp_path, record, small_embodiment):
+def test_resume_with_other_data_is_refused(tmp_path, record, small_embodiment, tiny):
     data, out = record(tmp_path / "a", ["eee"] * 3), tmp_path / "out"
-    run(compose("train", [f"data={data}", f"out={out}", *TINY]))
+    run(compose("train", [f"data={data}", f"out={out}", *tiny]))
     frame = Store(data).frames(0)[0]
     with Recorder(data, small_embodiment) as recorder:
         recorder.begin(EpisodeInfo(seed=9, instruction="find red", begin_ns=10**12))
@@ -153,7 +152,7 @@ def test_resume_with_other_data_is_refused(tmp_path, record, small_embodiment):
         recorder.add(type(frame)(moved, frame.action, frame.source))
         recorder.commit()
     with pytest.raises(TandemError, match="content of data has changed"):
-        run(compose("train", [f"data={data}", f"out={out}", "resume=true", *TINY]))
+        run(compose("train", [f"data={data}", f"out={out}", "resume=true", *tiny]))
 
 
 def test_resume_of_a_finished_training_keeps_its_policy(trained):
@@ -165,8 +164,8 @@ def test_resume_of_a_finished_training_keeps_its_policy(trained):
     assert metrics["steps"] == 10
 
 
-def test_resume_of_nothing_begins(tmp_path, store, capsys):
-    run(compose("train", [f"data={store}", f"out={tmp_path / 'new'}", "resume=true", *TINY]))
+def test_resume_of_nothing_begins(tmp_path, store, capsys, tiny):
+    run(compose("train", [f"data={store}", f"out={tmp_path / 'new'}", "resume=true", *tiny]))
     assert "begins at step 0" in capsys.readouterr().out
 
 
@@ -184,16 +183,16 @@ def test_out_that_is_not_empty(trained, capsys):
     )
 
 
-def test_out_that_is_no_training(tmp_path, store, capsys):
+def test_out_that_is_no_training(tmp_path, store, capsys, tiny):
     (tmp_path / "notes.txt").touch()
-    message = errors_of([f"data={store}", f"out={tmp_path}", "resume=true", *TINY], capsys)
+    message = errors_of([f"data={store}", f"out={tmp_path}", "resume=true", *tiny], capsys)
     assert "is no training to resume" in message
     assert sorted(os.listdir(tmp_path)) == [".lock", "notes.txt"]
 
 
-def test_out_in_use(tmp_path, store, capsys):
+def test_out_in_use(tmp_path, store, capsys, tiny):
     with locked(tmp_path / "out", "x"):
-        message = errors_of([f"data={store}", f"out={tmp_path / 'out'}", *TINY], capsys)
+        message = errors_of([f"data={store}", f"out={tmp_path / 'out'}", *tiny], capsys)
     assert f"in use by process {os.getpid()}" in message
 
 
@@ -215,32 +214,32 @@ BAD = [
 
 
 @pytest.mark.parametrize(("changes", "message"), BAD, ids=[pair[0][0] for pair in BAD])
-def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, store, capsys, changes, message):
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, store, capsys, changes, message, tiny):
     keys = {change.split("=")[0] for change in changes}
-    kept = [argument for argument in [f"data={store}", *TINY] if argument.split("=")[0] not in keys]
+    kept = [argument for argument in [f"data={store}", *tiny] if argument.split("=")[0] not in keys]
     assert message in errors_of([*kept, *changes, f"out={tmp_path / 'out'}"], capsys)
     assert not (tmp_path / "out").exists()
 
 
-def test_device_that_is_not_there(tmp_path, store, capsys):
+def test_device_that_is_not_there(tmp_path, store, capsys, tiny):
     absent = "mps" if torch.cuda.is_available() else "cuda"  # no machine has both
-    arguments = [f"data={store}", f"out={tmp_path / 'out'}", *TINY, f"device={absent}"]
+    arguments = [f"data={store}", f"out={tmp_path / 'out'}", *tiny, f"device={absent}"]
     assert f"device={absent} is not on this machine (allowed here: auto, cpu" in errors_of(arguments, capsys)
 
 
-def test_notes_on_the_data(tmp_path, record, capsys):
+def test_notes_on_the_data(tmp_path, record, capsys, tiny):
     data = record(tmp_path / "a", ["nnn", "NNNN"])
-    run(compose("train", [f"data={data}", f"out={tmp_path / 'out'}", *TINY]))
+    run(compose("train", [f"data={data}", f"out={tmp_path / 'out'}", *tiny]))
     out = capsys.readouterr().out
     assert "3 frames have no target" in out
     assert "validated on what it learns from" in out
 
 
-def test_default_out_and_two_stores(tmp_path, monkeypatch, record):
+def test_default_out_and_two_stores(tmp_path, monkeypatch, record, tiny):
     monkeypatch.chdir(tmp_path)
     record(tmp_path / "a", ["eee"] * 2)
     record(tmp_path / "b", ["NNN"] * 2)
-    result = run(compose("train", ["data=[a,b]", *TINY]))
+    result = run(compose("train", ["data=[a,b]", *tiny]))
     assert result.out.parent.as_posix() == "outputs/train"
     assert result.out.name.startswith("tinyvla-")
     assert (result.metrics["frames"], result.metrics["frames_labelled"]) == (12, 6)

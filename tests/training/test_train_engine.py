@@ -1,25 +1,19 @@
-import importlib.util
 import json
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+import tiny_stage
 import torch
 from safetensors.torch import load_file
+from tiny_stage import settings
 
 from tandem_datasets.errors import TandemError
 from tandem_training.data import Order
 from tandem_training.engine.checkpoint import read_checkpoint
 from tandem_training.engine.report import read_history
 from tandem_training.engine.settings import TrainerSettings
-
-SCRIPT = Path(__file__).with_name("tiny_stage.py")
-_spec = importlib.util.spec_from_file_location("tiny_stage", SCRIPT)
-tiny_stage = importlib.util.module_from_spec(_spec)
-sys.modules["tiny_stage"] = tiny_stage
-_spec.loader.exec_module(tiny_stage)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +43,11 @@ def test_learns(straight):
 
 def test_resume_after_kill_9_is_exact(straight, tmp_path):
     done = subprocess.run(
-        [sys.executable, SCRIPT, tmp_path, "24", "kill", "17"], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, tiny_stage.__file__, tmp_path, "24", "kill", "17"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == -9, done.stderr
     assert read_checkpoint(tmp_path)[0].step == 15
@@ -154,10 +152,6 @@ def test_history_has_rates_and_norms(straight):
     records = [record for record in read_history(straight[0]) if "loss" in record]
     assert [record["step"] for record in records] == [3, 6, 9, 12, 15, 18, 21, 24]
     assert {"loss", "lr", "grad_norm", "noise"} <= records[0].keys()
-
-
-def settings(**changes):
-    return TrainerSettings.from_mapping({**tiny_stage.SETTINGS, **changes})
 
 
 def test_learning_rate_schedules():

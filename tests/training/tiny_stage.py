@@ -92,11 +92,15 @@ def make_stage(trouble: str = "", at: int = -1) -> TinyStage:
     )
 
 
+def settings(**changes: object) -> TrainerSettings:
+    return TrainerSettings.from_mapping({**SETTINGS, **changes})
+
+
 def make_engine(out: Path, stage: TinyStage | None = None, **changes: object) -> Engine:
     out.mkdir(parents=True, exist_ok=True)
-    settings = TrainerSettings.from_mapping({**SETTINGS, **changes})
-    accelerator = make_accelerator("cpu", settings.precision, "test")
-    return Engine(stage or make_stage(), settings, accelerator, out, seed=3, started=time.time())
+    made = settings(**changes)
+    accelerator = make_accelerator("cpu", made.precision, "test")
+    return Engine(stage or make_stage(), made, accelerator, out, seed=3, started=time.time())
 
 
 def train(out: Path, stage: TinyStage | None = None, **changes: object) -> dict[str, Tensor]:
