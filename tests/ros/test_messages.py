@@ -8,8 +8,8 @@ from trajectory_msgs.msg import JointTrajectory
 
 from tandem_datasets.errors import TandemError
 from tandem_datasets.frames import Source
+from tandem_datasets.wire import StateLayout, StepOutcome
 from tandem_ros.messages import Translator, to_ns, to_time
-from tandem_ros.wire import StateLayout, StepOutcome
 
 STAMP = 1_795_169_849_123_456_789
 

@@ -5,10 +5,10 @@ import pytest
 
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.frames import Source
+from tandem_datasets.wire import StepOutcome
 from tandem_ros.gate import Chunk
 from tandem_ros.messages import Translator
 from tandem_ros.streams import FrameMatcher, ObservationMatcher, Stream, TickQueue
-from tandem_ros.wire import StepOutcome
 
 MS = 1_000_000
 

@@ -17,8 +17,8 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from tandem_datasets.embodiment import Camera, Embodiment, Encoding
 from tandem_datasets.errors import TandemError
 from tandem_datasets.frames import Source
+from tandem_datasets.wire import SOURCES, STEP_NAMES, StateLayout, StepOutcome
 from tandem_ros.gate import Chunk
-from tandem_ros.wire import SOURCES, STEP_NAMES, StateLayout, StepOutcome
 
 ENCODINGS = {Encoding.RGB8: "rgb8", Encoding.DEPTH: "16UC1", Encoding.SEGMENTATION: "16UC1"}
 _SECOND = 1_000_000_000

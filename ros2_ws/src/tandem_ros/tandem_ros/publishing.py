@@ -12,9 +12,9 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from tandem_datasets.frames import Frame, Observation, Source
+from tandem_datasets.wire import StepOutcome
 from tandem_ros.messages import Translator
 from tandem_ros.runtime import LATCHED, RELIABLE, image_qos
-from tandem_ros.wire import StepOutcome
 
 OBSERVERS = ("policy", "recorder")
 """Names of the nodes that take observations."""

@@ -14,8 +14,8 @@ import numpy as np
 
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.frames import Frame, Observation, Source
+from tandem_datasets.wire import StateLayout, StepOutcome
 from tandem_ros.gate import Chunk
-from tandem_ros.wire import StateLayout, StepOutcome
 
 DEPTH = 512
 """Messages remembered per stream; older ones are let go."""

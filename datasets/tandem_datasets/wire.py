@@ -1,4 +1,4 @@
-"""Which value of an observation travels in which message: the ROS-free half of the translation."""
+"""Which value of an observation travels in which ROS 2 message, for live graphs and recordings alike. Knows no ROS."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
