@@ -66,6 +66,16 @@ class EpisodeInfo:
     provenance: Mapping[str, Any] = field(default_factory=dict)  # policy, hash, code version, operator ... (JSON)
 
 
+def blank_observation(embodiment: Embodiment) -> Observation:
+    """What fits the embodiment and shows nothing: black images, a state in the middle of its limits, two words."""
+    return Observation(
+        images={camera.name: np.zeros(camera.shape, camera.dtype) for camera in embodiment.cameras},
+        state=(embodiment.state_low + embodiment.state_high) / 2,
+        instruction="warm up" if embodiment.hears_instruction else "",
+        stamp_ns=0,
+    )
+
+
 def check_observation(embodiment: Embodiment, observation: Observation, where: str) -> None:
     """Raises TandemError naming the first field that does not fit the embodiment."""
     names = {camera.name for camera in embodiment.cameras}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError, unknown
-from tandem_datasets.frames import Observation, check_observation
+from tandem_datasets.frames import blank_observation, check_observation
 from tandem_datasets.policy import History, NoiseKey, Policy
 from tandem_policies.files import WEIGHTS, is_lerobots, load_network
 from tandem_policies.network import PolicyNetwork
@@ -135,13 +135,3 @@ def choose_device(name: str) -> torch.device:
         present = ", ".join(device for device, here in there.items() if here)
         raise TandemError(f"policy: device '{name}' is not on this machine (allowed: auto, {present})")
     return torch.device(name)
-
-
-def blank_observation(embodiment: Embodiment) -> Observation:
-    """Black images and a state in the middle of its limits."""
-    return Observation(
-        images={camera.name: np.zeros(camera.shape, camera.dtype) for camera in embodiment.cameras},
-        state=(embodiment.state_low + embodiment.state_high) / 2,
-        instruction="",
-        stamp_ns=0,
-    )

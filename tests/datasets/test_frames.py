@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tandem_datasets.errors import TandemError, unknown
-from tandem_datasets.frames import EpisodeInfo, check_observation, check_vector
+from tandem_datasets.frames import EpisodeInfo, blank_observation, check_observation, check_vector
 
 
 @pytest.fixture
@@ -16,6 +16,14 @@ def observation(embodiment, make_frames):
 
 def test_a_right_observation_passes(embodiment, observation):
     check_observation(embodiment, observation, "here")
+
+
+def test_a_blank_observation_fits(embodiment):
+    for hears in (True, False):
+        body = replace(embodiment, hears_instruction=hears)
+        blank = blank_observation(body)
+        check_observation(body, blank, "here")
+        assert bool(blank.instruction) == hears
 
 
 @pytest.mark.parametrize(

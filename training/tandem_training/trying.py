@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from tandem_datasets.errors import TandemError
+from tandem_datasets.frames import blank_observation
 from tandem_datasets.policy import Policy
 from tandem_sim.pictures import spotlight
 from tandem_sim.trying import Look, Moment, Tryout
@@ -23,7 +24,7 @@ _NIGHT, _BRIGHT, _SOFT = (24, 26, 32), (235, 238, 245), (165, 172, 185)
 
 def look_of(policy: Policy) -> Look | None:
     """The policy's attention over histories, None where it has none to show."""
-    from tandem_policies.runtime import TorchPolicy, blank_observation
+    from tandem_policies.runtime import TorchPolicy
 
     if not isinstance(policy, TorchPolicy):
         return None

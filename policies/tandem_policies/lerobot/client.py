@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tandem_datasets.embodiment import Embodiment
-from tandem_datasets.frames import Observation, check_observation
+from tandem_datasets.frames import blank_observation, check_observation
 from tandem_datasets.policy import History, NoiseKey
 from tandem_policies.lerobot.checking import check_directory
 from tandem_policies.lerobot.process import Worker
@@ -75,11 +75,8 @@ class RemotePolicy:
 
     def warm_up(self, inferences: int = 3) -> None:
         """Runs on a blank observation, so that the first real one is not slower than the others."""
-        body = self.embodiment
-        images = {camera.name: np.zeros(camera.shape, camera.dtype) for camera in body.cameras}
-        blank = Observation(images, (body.state_low + body.state_high) / 2, "", stamp_ns=0)
         for _ in range(inferences):
-            self.infer([[blank] * self.n_obs_steps], [(0, 0)])
+            self.infer([[blank_observation(self.embodiment)] * self.n_obs_steps], [(0, 0)])
 
     def close(self) -> None:
         """Ends its process. Without it, that ends with this object or with this process."""

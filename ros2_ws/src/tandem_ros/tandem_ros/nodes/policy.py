@@ -16,7 +16,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError, unknown
-from tandem_datasets.frames import Observation, Source
+from tandem_datasets.frames import Source, blank_observation
 from tandem_datasets.policy import Policy
 from tandem_ros.health import Health
 from tandem_ros.inputs import ObservationInput
@@ -154,15 +154,10 @@ def _load(path: str, device: str, threads: int, embodiment: Embodiment) -> Polic
 
     policy = load(path, device=device, threads=threads)
     policy.embodiment.require_fit(embodiment, f"policy '{path}'")
-    blank = Observation(
-        {camera.name: np.zeros(camera.shape, camera.dtype) for camera in embodiment.cameras},
-        (embodiment.state_low + embodiment.state_high) / 2,
-        "warm up" if embodiment.hears_instruction else "",
-        0,
-    )
+    history = [blank_observation(embodiment)] * policy.n_obs_steps
     for _ in range(_WARM_UPS):
-        policy.infer([[blank] * policy.n_obs_steps], [(0, 0)])
-        policy.say([[blank] * policy.n_obs_steps], [(0, 0)])
+        policy.infer([history], [(0, 0)])
+        policy.say([history], [(0, 0)])
     return policy
 
 
