@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from tandem_datasets.embodiment import Camera, Embodiment, Encoding, StateSource
+from tandem_sim.pictures import spotlight
 from tandem_training.accuracy import are_directions
 
 TRUE, OURS = (255, 255, 255), (255, 120, 0)  # RGB: white is right, orange is the policy
@@ -75,11 +76,7 @@ def _picture(camera: Camera, image: np.ndarray, attention: np.ndarray | None) ->
         image = np.repeat(scaled.astype(np.uint8)[..., None], 3, axis=-1)
     height = round(_PICTURE_PX * camera.height / camera.width)
     large = cv2.resize(image, (_PICTURE_PX, height), interpolation=cv2.INTER_NEAREST)
-    if attention is None:
-        return large
-    share = attention.astype(np.float32) / max(float(attention.max()), 1e-9)
-    light = cv2.resize(share, (_PICTURE_PX, height), interpolation=cv2.INTER_LINEAR)[..., None]
-    return (large * (0.4 + 0.6 * light)).astype(np.uint8)
+    return large if attention is None else spotlight(large, attention)
 
 
 def _arrows(embodiment: Embodiment, case: Case, picture: np.ndarray) -> None:
