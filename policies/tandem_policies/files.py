@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,11 +24,10 @@ from tandem_policies.processors import PROCESSOR_FILES
 from tandem_policies.registry import config_class, network_class, policy_types
 from tandem_policies.replacing import replacing_directory
 from tandem_policies.settings import PolicyConfig
+from tandem_policies.untrusted import PICKLES, read_json
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 EMBODIMENT = "embodiment.json"  # beside the files of a LeRobot policy, whose config has no place for it
-_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-_LARGEST_CONFIG_BYTES = 4 * 2**20
 _LARGEST_ASSET_BYTES = 64 * 2**20
 _TYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int64: "I64", torch.bool: "BOOL"}  # in safetensors
 
@@ -172,19 +171,6 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file from others; TandemError if it is none, or too large."""
-    try:
-        if file.stat().st_size > _LARGEST_CONFIG_BYTES:
-            raise TandemError(f"{file}: {file.stat().st_size} bytes (allowed: {_LARGEST_CONFIG_BYTES})")
-        config = json.loads(file.read_text("utf-8"), parse_constant=_refuse_constant)
-    except (OSError, ValueError, RecursionError) as error:
-        raise TandemError(f"{file}: not JSON: {str(error)[:120]}") from None
-    if not isinstance(config, dict):
-        raise TandemError(f"{file}: is a {type(config).__name__} (wanted: an object)")
-    return config
-
-
 def read_assets(folder: Path, network_type: type[PolicyNetwork], settings: PolicyConfig) -> Assets:
     """The texts that a network of this type and config is built from; TandemError for one that cannot be read."""
     return {asset: _read_asset(folder / asset) for asset in network_type.asset_names(settings)}
@@ -239,12 +225,12 @@ def policy_features(embodiment: Embodiment) -> dict[str, dict[str, Any]]:
 
 
 def _refuse_wrong_places(path: Path) -> None:
-    if path.suffix in _PICKLES:
+    if path.suffix in PICKLES:
         raise TandemError(f"{path}: pickled weights are never opened (allowed: a directory with {WEIGHTS})")
     if not path.is_dir():
         kind = "is no directory" if path.exists() else "does not exist"
         raise TandemError(f"{path}: {kind} (wanted: a policy directory with {CONFIG} and {WEIGHTS})")
-    pickles = sorted(item.name for item in path.iterdir() if item.suffix in _PICKLES)
+    pickles = sorted(item.name for item in path.iterdir() if item.suffix in PICKLES)
     if pickles and not (path / WEIGHTS).is_file():
         raise TandemError(f"{path}: pickled weights ({pickles[0]}) are never opened (allowed: {WEIGHTS})")
 
@@ -297,7 +283,3 @@ def _read_weights(file: Path) -> dict[str, torch.Tensor]:
         if not torch.isfinite(value).all():
             raise TandemError(f"{file}: tensor '{name}' holds numbers that are not finite")
     return weights
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")

@@ -13,7 +13,8 @@ from typing import Any
 
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError
-from tandem_policies.files import CONFIG, EMBODIMENT, WEIGHTS, read_json
+from tandem_policies.files import CONFIG, EMBODIMENT, WEIGHTS
+from tandem_policies.untrusted import read_json
 
 PROCESSORS = ("policy_preprocessor.json", "policy_postprocessor.json")
 _TRUST = "trust_remote_code"

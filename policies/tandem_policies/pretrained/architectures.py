@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from tandem_datasets.errors import TandemError, unknown
-from tandem_policies.pretrained.sources import CONFIG, read_json
+from tandem_policies.pretrained.sources import CONFIG
+from tandem_policies.untrusted import read_json
 
 _DEPTHS = re.compile(r"(num_(hidden_|decoder_)?|n_?)layers?")  # config keys that say how many layers are built
 _MOST_LAYERS = 512

@@ -3,19 +3,16 @@
 Weights are safetensors or nothing; transformers never gets to see a name that it could fetch by itself.
 """
 
-import json
 from pathlib import Path
-from typing import Any
 
 from tandem_datasets.errors import TandemError
 from tandem_policies.hub import folder_of
+from tandem_policies.untrusted import PICKLES, read_json
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _SHARDS = "model-*-of-*.safetensors"
 _ADAPTER = "adapter_config.json"
-_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack")
-_LARGEST_TEXT_BYTES = 64 * 2**20
 
 
 def find(name: str, where: str, weights: bool = True) -> Path:
@@ -42,19 +39,6 @@ def find(name: str, where: str, weights: bool = True) -> Path:
     return _checked(folder_of(name, texts[:1], where, texts), where)
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object from a file; TandemError if it is none, or far too large."""
-    try:
-        if file.stat().st_size > _LARGEST_TEXT_BYTES:
-            raise TandemError(f"{file}: {file.stat().st_size} bytes (allowed: {_LARGEST_TEXT_BYTES})")
-        content = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise TandemError(f"{file}: not JSON: {' '.join(str(error).split())[:120]}") from None
-    if not isinstance(content, dict):
-        raise TandemError(f"{file}: is a {type(content).__name__} (wanted: an object)")
-    return content
-
-
 def _lacks(folder: Path) -> str | None:
     """The first file that a model with weights needs and that is not there; an adapter needs no more than its name."""
     if (folder / _ADAPTER).exists():
@@ -78,6 +62,6 @@ def _checked(folder: Path, where: str) -> Path:
 
 def _check_pickles(folder: Path, where: str, weights: bool) -> None:
     if weights and not any((folder / name).is_file() for name in _WEIGHTS):
-        pickles = sorted(item.name for item in folder.iterdir() if item.suffix in _PICKLES)
+        pickles = sorted(item.name for item in folder.iterdir() if item.suffix in PICKLES)
         hint = f"; pickles such as {pickles[0]} are never opened" if pickles else ""
         raise TandemError(f"{where}: no {_WEIGHTS[0]} (allowed: weights as safetensors{hint})")

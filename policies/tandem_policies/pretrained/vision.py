@@ -15,6 +15,7 @@ from tandem_policies.pretrained import sources
 from tandem_policies.pretrained.architectures import VISION, VisionArchitecture
 from tandem_policies.pretrained.settings import BackboneSettings
 from tandem_policies.pretrained.tower import Plan, Tower, build, colour_values
+from tandem_policies.untrusted import read_json
 
 ASSET = "vision_backbone.json"
 
@@ -126,7 +127,7 @@ def _pair(size: Any) -> tuple[int, int]:
 def _normalisation(architecture: VisionArchitecture, folder: Path) -> dict[str, tuple[float, ...]]:
     """The image fields of a plan: from the folder's preprocessor, or as the architecture was first trained."""
     file = folder / sources.PREPROCESSOR
-    values = sources.read_json(file) if file.is_file() else {}
+    values = read_json(file) if file.is_file() else {}
     if values.get("do_normalize") is False:
         return {"image_mean": (0.0,) * 3, "image_std": (1.0,) * 3}
     mean = colour_values(values.get("image_mean", architecture.mean), f"{file}: image_mean")
