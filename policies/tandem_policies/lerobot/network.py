@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError
 from tandem_datasets.policy import NoiseKey
-from tandem_policies.lerobot import building, predicting, starting
+from tandem_policies.lerobot import building, norms, predicting, starting
 from tandem_policies.lerobot.building import IMAGES, Pipelines
 from tandem_policies.lerobot.config import LerobotConfig
 from tandem_policies.lerobot.kinds import STATE, is_random, kind, leaves_padding_out
@@ -84,6 +84,11 @@ class LerobotPolicy(PolicyNetwork):
         """As the base; the processors are made anew with them."""
         super().set_statistics(statistics)
         self.forget_processors()
+
+    def train(self, mode: bool = True) -> Self:
+        """As the base; frozen batch norms are quicker while training, and round as LeRobot's otherwise."""
+        norms.quicken(self, quick=mode)
+        return super().train(mode)
 
     def start(self, batch: Batch) -> None:
         """Takes the images' statistics, and the scales of a backbone whose normalisation is frozen, from a batch.
