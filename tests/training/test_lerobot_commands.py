@@ -24,7 +24,7 @@ TRAINING = ["--policy.device=cpu", "--policy.push_to_hub=false", "--batch_size=8
 
 
 def test_commands_start_without_what_ros_left_behind(tmp_path):
-    ours = {"LD_LIBRARY_PATH": "/ros", "_ROS_WHEELS_BOOTSTRAP_COMPLETE": "1", "PATH": "/bin"}
+    ours = {"LD_LIBRARY_PATH": "/x/ros_rclpy.libs", "_ROS_WHEELS_BOOTSTRAP_COMPLETE": "1", "PATH": "/bin"}
     theirs = lerobot_environment(ours, tmp_path)
     assert theirs["PATH"] == "/bin"
     assert theirs["HF_HUB_OFFLINE"] == "1"

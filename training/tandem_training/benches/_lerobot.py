@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from tandem_datasets.errors import TandemError
-from tandem_datasets.frames import Source
-from tandem_datasets.policy import ChunkPlayer, Policy
-from tandem_datasets.rollout import EnvSpec, RolloutRequest
+from tandem_datasets.rollout import EnvSpec, EpisodeResult, RolloutRequest
+from tandem_policies.lerobot.process import worker_environment
 from tandem_training.results import Row
 
 ENV = EnvSpec("tandem/BlockFind-v0")
@@ -31,14 +30,7 @@ def lerobot_eval_equal(policy_dir: Path, episodes: int, seed: int) -> Row:
     Raises:
         TandemError: ``lerobot-eval`` is not installed, failed, or ran other episodes.
     """
-    import tandem_policies
-    from tandem_training.evaluation import find_backend
-
-    request = RolloutRequest(
-        ENV, str(policy_dir), episodes, seed, load_policy=lambda: tandem_policies.load(policy_dir, "cpu", threads=1)
-    )
-    results = find_backend("inprocess")(request, lambda _: None)
-    ours = [result.info.success for result in results]
+    ours = [result.info.success for result in _roll(policy_dir, episodes, seed)]
     with tempfile.TemporaryDirectory(prefix="tandem-lerobot-") as scratch:
         theirs = run_lerobot_eval(policy_dir, episodes, seed, Path(scratch))
     differ = sum(one != other for one, other in zip(ours, theirs, strict=True))
@@ -97,9 +89,8 @@ def run_lerobot(command: str, arguments: list[str], scratch: Path, timeout_s: fl
 
 def lerobot_environment(ours: Mapping[str, str], scratch: Path) -> dict[str, str]:
     """An environment for LeRobot's commands: one thread, no hub, and nothing of what ROS's wheels left in ours."""
-    leaked = ("LD_LIBRARY_PATH", "_ROS_WHEELS_BOOTSTRAP_COMPLETE")
-    kept = {key: value for key, value in ours.items() if key not in leaked}
-    return {**kept, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(scratch / "huggingface")}
+    theirs = worker_environment(ours, threads=1)
+    return {**theirs, "HF_HUB_OFFLINE": "1", "HF_HOME": str(scratch / "huggingface")}
 
 
 def adapter_equal(policy_dir: Path, episodes: int = _EPISODES) -> Row:
@@ -107,36 +98,32 @@ def adapter_equal(policy_dir: Path, episodes: int = _EPISODES) -> Row:
 
     Bit for bit, CPU, batch 1, one thread each.
     """
-    import tandem_policies
-
-    seeds = range(_FIRST_SEED, _FIRST_SEED + episodes)
-    policy = tandem_policies.load(policy_dir, "cpu", threads=1)
-    ours = [_our_actions(policy, seed) for seed in seeds]
-    theirs = _lerobot_actions(policy_dir, seeds)
+    ours = _our_actions(policy_dir, episodes, _FIRST_SEED)
+    theirs = _lerobot_actions(policy_dir, range(_FIRST_SEED, _FIRST_SEED + episodes))
     equal = [one.dtype == other.dtype and np.array_equal(one, other) for one, other in zip(ours, theirs, strict=True)]
     actions = sum(map(len, ours))
     note = f"{actions} actions of {episodes} episodes; {episodes - sum(equal)} episodes differ"
     return Row("adapter_equal", all(equal), repeats=actions, note=note)
 
 
-def _our_actions(policy: Policy, seed: int) -> np.ndarray:
-    """The actions (T, A) that our runtime asks for in one episode."""
-    from tandem_sim import registry
-    from tandem_sim.episodes import Episode
+def _roll(policy_dir: Path, episodes: int, seed: int, record: Path | None = None) -> list[EpisodeResult]:
+    """Episodes of a policy in our runtime, one at a time."""
+    from tandem_training.evaluation import find_backend, policy_loader
 
-    env = registry.make(ENV)
-    episode = Episode(env, ENV.id, seed)
-    player = ChunkPlayer(policy.n_action_steps, policy.n_obs_steps)
-    player.reset(seed)
-    actions = []
-    while not episode.done:
-        player.observe(episode.observation)
-        if player.wants_inference:
-            player.accept(policy.infer([player.history], [player.noise_key])[0])
-        actions.append(player.answer()[0])
-        episode.step(actions[-1], Source.POLICY)
-    env.close()
-    return np.stack(actions)
+    loader = policy_loader(str(policy_dir), "cpu", 1)
+    request = RolloutRequest(ENV, str(policy_dir), episodes, seed, loader, record)
+    return find_backend("inprocess")(request, lambda _: None)
+
+
+def _our_actions(policy_dir: Path, episodes: int, seed: int) -> list[np.ndarray]:
+    """The actions (T, A) that our runtime asks for in each episode, as they are recorded: bit for bit."""
+    from tandem_datasets.store import Store
+
+    with tempfile.TemporaryDirectory(prefix="tandem-lerobot-") as scratch:
+        record = Path(scratch) / "episodes.zarr"
+        _roll(policy_dir, episodes, seed, record)
+        store = Store(record)
+        return np.split(store.load("action_requested"), store.episode_ends[:-1])
 
 
 def _lerobot_actions(policy_dir: Path, seeds: range) -> list[np.ndarray]:
