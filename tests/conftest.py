@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from tandem_datasets.rollout import EXPERT, EnvSpec, RolloutRequest
+
 
 class Player:
     """A `tandem` command on a terminal of 100 x 44 characters."""
@@ -66,3 +68,18 @@ def on_terminal():
         if player.process.poll() is None:
             player.process.kill()
             player.process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def half_trained(tmp_path_factory):
+    """The directory of a policy that finds the named block about every other time: nano after 4 s of training."""
+    from tandem_sim.rollout import run as roll_out
+    from tandem_training.config import compose
+    from tandem_training.train import run as train
+
+    folder = tmp_path_factory.mktemp("half-trained")
+    store = folder / "episodes.zarr"
+    roll_out(RolloutRequest(EnvSpec("tandem/BlockFind-v0"), EXPERT, 400, seed=0, record=store), lambda _: None)
+    steps = ["max_steps=160", "batch_size=32", "warmup_steps=20", "val_every=160", "checkpoint_every=160", "threads=1"]
+    arguments = [f"data={store}", f"out={folder / 'out'}", "device=cpu", *(f"trainer.{step}" for step in steps)]
+    return train(compose("train", arguments)).final
