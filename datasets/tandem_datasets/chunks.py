@@ -68,14 +68,3 @@ class ChunkWriter:
         if os.fstat(self._descriptor).st_size != self._file_bytes:
             os.ftruncate(self._descriptor, self._file_bytes)
             self._syncer.note_folder(self._folder)
-
-
-def read_rows_into(path: str, first: int, column: Column, out: np.ndarray, where: str) -> None:
-    """Fills ``out`` (n, *row), C-contiguous, with the rows of one chunk from its ``first``."""
-    with open_data(path, where) as file:
-        if os.fstat(file.fileno()).st_size != column.rows_per_file * column.row_bytes:
-            raise TandemError(f"{where}: {column.key} is truncated")
-        file.seek(first * column.row_bytes)
-        target = memoryview(out.view(np.uint8).reshape(-1))
-        if file.readinto(target) != out.nbytes:  # type: ignore[attr-defined]
-            raise TandemError(f"{where}: {column.key} is truncated")

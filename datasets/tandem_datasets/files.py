@@ -2,17 +2,15 @@
 
 import contextlib
 import fcntl
-import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from tandem_datasets.errors import TandemError
 
-_JSON_LIMIT = 16 << 20  # bytes; a hostile zarr.json must not fill the memory
 _SYNC_DATA = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 PARTIAL = ".partial"
 
@@ -124,22 +122,6 @@ def write_all_at(descriptor: int, data: memoryview, offset: int) -> None:
     while data:
         written = os.pwrite(descriptor, data, offset)
         data, offset = data[written:], offset + written
-
-
-def read_json(path: str, where: str) -> Any:
-    """A small JSON file's content; raises TandemError if there is none, or it is damaged or too large."""
-    name = os.path.basename(path)
-    try:
-        with open(path, "rb", opener=_open_regular) as file:
-            data = file.read(_JSON_LIMIT + 1)
-    except OSError as error:
-        raise TandemError(f"{where}: cannot read {name}: {error.strerror or error}") from error
-    if len(data) > _JSON_LIMIT:
-        raise TandemError(f"{where}: {name} is larger than {_JSON_LIMIT} bytes")
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise TandemError(f"{where}: {name} is damaged: {str(error)[:100]}") from error
 
 
 def _open_regular(path: str, flags: int) -> int:

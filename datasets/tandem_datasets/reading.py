@@ -3,19 +3,25 @@
 Nothing here trusts a file: sizes, checksums and codes are checked before they are used.
 """
 
+import json
 import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
-from tandem_datasets.chunks import read_rows_into
 from tandem_datasets.codecs import Codec, decode_text
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError
-from tandem_datasets.files import read_json
 from tandem_datasets.layout import EPISODE_ENDS, Column, parse_root
-from tandem_datasets.shards import read_rows
+from tandem_datasets.places import LocalPlace, Place, PlacedFile
+from tandem_datasets.shards import TRAILER_BYTES, check_rows, parse_index
 
 ROOT_FILE = "zarr.json"
+Root = str | Place  # a folder, or any place
+
+_JSON_LIMIT = 16 << 20  # bytes; a hostile zarr.json must not fill the memory
 
 
 def metadata_path(root: str, column: Column) -> str:
@@ -23,22 +29,20 @@ def metadata_path(root: str, column: Column) -> str:
     return os.path.join(root, column.key, ROOT_FILE)
 
 
-def read_root(root: str, where: str) -> tuple[Embodiment, Codec]:
+def read_root(root: Root, where: str) -> tuple[Embodiment, Codec]:
     """What the store at ``root`` was made for; raises TandemError if there is none that this code reads."""
-    if not os.path.isdir(root):
-        raise TandemError(f"{where}: {'a file, not a folder' if os.path.exists(root) else 'there is none'}")
-    if not os.path.lexists(os.path.join(root, ROOT_FILE)) and os.access(root, os.X_OK):
-        raise TandemError(f"{where}: no store (the folder has no {ROOT_FILE})")
-    return parse_root(read_json(os.path.join(root, ROOT_FILE), where), where)
+    place = _placed(root)
+    place.require_store(ROOT_FILE, where)
+    return parse_root(read_json(place, ROOT_FILE, where), where)
 
 
-def read_declared(root: str, column: Column, where: str) -> int:
+def read_declared(root: Root, column: Column, where: str) -> int:
     """The number of rows in the column's ``zarr.json``; raises TandemError if it is another kind of array."""
-    found = read_json(metadata_path(root, column), f"{where}: {column.key}")
+    found = read_json(_placed(root), f"{column.key}/{ROOT_FILE}", f"{where}: {column.key}")
     return column.check_metadata(found, where)
 
 
-def read_ends(root: str, where: str) -> np.ndarray:
+def read_ends(root: Root, where: str) -> np.ndarray:
     """Cumulative frame counts of the committed episodes, int64 (N,)."""
     ends = read_array(root, EPISODE_ENDS, 0, read_declared(root, EPISODE_ENDS, where), where)
     if len(ends) and (ends[0] < 1 or (ends[1:] <= ends[:-1]).any() or ends[-1] >= 2**48):
@@ -46,40 +50,106 @@ def read_ends(root: str, where: str) -> np.ndarray:
     return ends
 
 
-def read_array(root: str, column: Column, start: int, stop: int, where: str) -> np.ndarray:
+def read_json(place: Place, name: str, where: str) -> Any:
+    """A small JSON file's content; raises TandemError if there is none, or it is damaged or too large."""
+    short = name.rpartition("/")[2]
+    with place.file(name, where) as file:
+        if file.size > _JSON_LIMIT:
+            raise TandemError(f"{where}: {short} is larger than {_JSON_LIMIT} bytes")
+        data = bytes(file.spans([(0, file.size)])[0])
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise TandemError(f"{where}: {short} is damaged: {str(error)[:100]}") from error
+
+
+def read_array(root: Root, column: Column, start: int, stop: int, where: str) -> np.ndarray:
     """Rows ``start..stop-1`` of a numeric column, shape (stop - start, *row)."""
-    _check_files(root, column, start, stop, where)
+    place = _placed(root)
+    _check_files(place, column, start, stop, where)
     out = _allocate(column, stop - start, where)
-    for number, first, last in _pieces(column, start, stop):
-        path = os.path.join(root, column.key, column.file_name(number))
+
+    def fill(piece: tuple[int, int, int]) -> None:
+        number, first, last = piece
         at = number * column.rows_per_file + first - start
         part = out[at : at + last - first]
         if column.sharded:
-            _decode_images(path, column, first, part, where)
+            _decode_images(place, column, number, first, part, where)
         else:
-            read_rows_into(path, first, column, part, where)
+            _read_chunk(place, column, number, first, part, where)
+
+    _each(place, fill, _pieces(column, start, stop))
     return out
 
 
-def read_texts(root: str, column: Column, start: int, stop: int, where: str) -> list[str]:
+def read_texts(root: Root, column: Column, start: int, stop: int, where: str) -> list[str]:
     """Rows ``start..stop-1`` of a text column."""
-    _check_files(root, column, start, stop, where)
+    place = _placed(root)
+    _check_files(place, column, start, stop, where)
     texts: list[str] = []
     for number, first, last in _pieces(column, start, stop):
-        path = os.path.join(root, column.key, column.file_name(number))
-        rows = read_rows(path, first, last, where, column.key)
+        rows = read_shard_rows(place, column, number, range(first, last), where)
         texts += [decode_text(row, f"{where}: {column.key}") for row in rows]
     return texts
 
 
-def _decode_images(path: str, column: Column, first: int, out: np.ndarray, where: str) -> None:
+def read_shard_rows(place: Place, column: Column, number: int, rows: Sequence[int], where: str) -> list[memoryview]:
+    """Encoded rows (by their place in shard ``number``); raises TandemError if it is damaged or lacks one."""
+    with place.file(f"{column.key}/{column.file_name(number)}", where) as file:
+        index, size = read_index(file, column, where)
+        index = index[rows]
+        check_rows(index, size, f"{where}: {column.key}")
+        ends = index.sum(axis=1, dtype=np.uint64)
+        return file.spans(list(zip(index[:, 0].tolist(), ends.tolist(), strict=True)))
+
+
+def read_index(file: PlacedFile, column: Column, where: str) -> tuple[np.ndarray, int]:
+    """A shard's index as :func:`shards.parse_index` gives it, and the size of the rows before it in bytes."""
+    size = file.size - TRAILER_BYTES
+    if size < 0:
+        raise TandemError(f"{where}: {column.key} is truncated")
+    return parse_index(file.spans([(size, size + TRAILER_BYTES)])[0], where, column.key), size
+
+
+def _placed(root: Root) -> Place:
+    return LocalPlace(root) if isinstance(root, str) else root
+
+
+def _each(place: Place, fill: Callable[[tuple[int, int, int]], None], pieces: Sequence[tuple[int, int, int]]) -> None:
+    """``fill`` for every piece, several at a time where the place answers so."""
+    if place.lanes == 1 or len(pieces) < 2:
+        for piece in pieces:
+            fill(piece)
+        return
+    with ThreadPoolExecutor(min(place.lanes, len(pieces)), "tandem-read") as pool:
+        for _ in pool.map(fill, pieces):
+            pass
+
+
+def _read_chunk(place: Place, column: Column, number: int, first: int, out: np.ndarray, where: str) -> None:
+    """Fills ``out`` (n, *row), C-contiguous, with the rows of one chunk from its ``first``."""
+    with place.file(f"{column.key}/{column.file_name(number)}", where) as file:
+        if file.size != column.rows_per_file * column.row_bytes:
+            raise TandemError(f"{where}: {column.key} is truncated")
+        start = first * column.row_bytes
+        data = file.spans([(start, start + out.nbytes)])[0]
+    out[...] = np.frombuffer(data, out.dtype).reshape(out.shape)
+
+
+def _decode_images(place: Place, column: Column, number: int, first: int, out: np.ndarray, where: str) -> None:
+    encoded = read_shard_rows(place, column, number, range(first, first + len(out)), where)
+    for k, data in enumerate(encoded):
+        decode_image(column, number, first + k, data, out[k], where)
+
+
+def decode_image(column: Column, number: int, row: int, data: memoryview, out: np.ndarray, where: str) -> None:
+    """Decodes one encoded row into ``out`` (H, W, C); raises TandemError if it is damaged."""
     assert column.codec is not None
-    for k, data in enumerate(read_rows(path, first, first + len(out), where, column.key)):
-        try:
-            column.codec.decode(data, out[k])
-        except (ValueError, RuntimeError) as error:
-            name = os.path.basename(path)
-            raise TandemError(f"{where}: row {first + k} of {column.key}/{name} is damaged: {error}") from error
+    try:
+        column.codec.decode(data, out)
+    except (ValueError, RuntimeError) as error:
+        name = column.file_name(number)
+        raise TandemError(f"{where}: row {row} of {column.key}/{name} is damaged: {error}") from error
 
 
 def _pieces(column: Column, start: int, stop: int) -> list[tuple[int, int, int]]:
@@ -91,18 +161,10 @@ def _pieces(column: Column, start: int, stop: int) -> list[tuple[int, int, int]]
     return [(n, max(start - n * size, 0), min(stop - n * size, size)) for n in numbers]
 
 
-def _check_files(root: str, column: Column, start: int, stop: int, where: str) -> None:
+def _check_files(place: Place, column: Column, start: int, stop: int, where: str) -> None:
     """Before memory is taken for them: as many files must be there as the rows need."""
     needed = column.files(stop) - start // column.rows_per_file if stop > start else 0
-    if needed <= 0:
-        return
-    folder = os.path.join(root, column.key)
-    try:
-        last_is_there = os.path.exists(os.path.join(folder, column.file_name(column.files(stop) - 1)))
-        missing = not last_is_there or (needed > 1 and len(os.listdir(folder)) < needed)
-    except OSError as error:
-        raise TandemError(f"{where}: cannot read {column.key}: {error.strerror}") from error
-    if missing:
+    if needed > 0 and not place.has_files(column.key, column.file_name(column.files(stop) - 1), needed, where):
         raise TandemError(f"{where}: {column.key} lacks files of committed rows")
 
 

@@ -17,7 +17,7 @@ from tandem_datasets.layout import SHARD_ROWS, Column
 
 _EMPTY = np.uint64(2**64 - 1)
 _INDEX_BYTES = SHARD_ROWS * 16
-_TRAILER = _INDEX_BYTES + 4
+TRAILER_BYTES = _INDEX_BYTES + 4
 _BLOCK = 1 << 20  # bytes copied at a time when a shard is rewritten
 
 
@@ -45,7 +45,7 @@ class ShardWriter:
             path = self._path(rows // SHARD_ROWS)
             with open_data(path, self._where) as file:
                 index, size = _read_index(file, self._where, self._column.key)
-            _check_rows(index[:kept], size, f"{self._where}: {self._column.key}")
+            check_rows(index[:kept], size, f"{self._where}: {self._column.key}")
             partial = bool((index[kept:] != _EMPTY).any())
             self._index[:kept] = index[:kept]
             self._end = int(index[:kept].sum(axis=1, dtype=np.uint64).max())
@@ -92,21 +92,6 @@ class ShardWriter:
         return os.path.join(self._folder, self._column.file_name(shard))
 
 
-def read_rows(path: str, first: int, last: int, where: str, key: str) -> list[memoryview]:
-    """Encoded rows ``first..last-1`` of one shard; raises TandemError if it is damaged or lacks one."""
-    with open_data(path, where) as file:
-        index, size = _read_index(file, where, key)
-        index = index[first:last]
-        _check_rows(index, size, f"{where}: {key}")
-        low = int(index[:, 0].min())
-        high = int(index.sum(axis=1, dtype=np.uint64).max())
-        file.seek(low)
-        data = memoryview(file.read(high - low))
-    if len(data) != high - low:
-        raise TandemError(f"{where}: {key} is truncated")
-    return [data[offset - low : offset - low + length] for offset, length in index.tolist()]
-
-
 def drop_files(folder: str, column: Column, rows: int) -> None:
     """Removes the files of a column that hold no committed row, and half-written ones."""
     first_stale = column.files(rows)
@@ -128,19 +113,24 @@ def _crc(index: bytes) -> bytes:
     return google_crc32c.value(index).to_bytes(4, "little")
 
 
+def parse_index(trailer: bytes | memoryview, where: str, key: str) -> np.ndarray:
+    """Offset and size of every row, uint64 (256, 2), from a shard's last bytes; empty rows are there, too."""
+    if len(trailer) != TRAILER_BYTES or _crc(bytes(trailer[:_INDEX_BYTES])) != trailer[_INDEX_BYTES:]:
+        raise TandemError(f"{where}: {key} is damaged (the checksum of a shard's index is wrong)")
+    return np.frombuffer(trailer, "<u8", SHARD_ROWS * 2).reshape(SHARD_ROWS, 2)
+
+
 def _read_index(file: BinaryIO, where: str, key: str) -> tuple[np.ndarray, int]:
-    """The index, uint64 (256, 2), and the size of the rows before it in bytes."""
-    size = os.fstat(file.fileno()).st_size - _TRAILER
+    """The index and the size of the rows before it in bytes."""
+    size = os.fstat(file.fileno()).st_size - TRAILER_BYTES
     if size < 0:
         raise TandemError(f"{where}: {key} is truncated")
     file.seek(size)
-    trailer = file.read(_TRAILER)
-    if len(trailer) != _TRAILER or _crc(trailer[:_INDEX_BYTES]) != trailer[_INDEX_BYTES:]:
-        raise TandemError(f"{where}: {key} is damaged (the checksum of a shard's index is wrong)")
-    return np.frombuffer(trailer, "<u8", SHARD_ROWS * 2).reshape(SHARD_ROWS, 2), size
+    return parse_index(file.read(TRAILER_BYTES), where, key), size
 
 
-def _check_rows(index: np.ndarray, size: int, where: str) -> None:
+def check_rows(index: np.ndarray, size: int, where: str) -> None:
+    """Raises TandemError unless the rows of this part of an index are there and within the first ``size`` bytes."""
     offsets, sizes = index[:, 0], index[:, 1]
     limit = np.uint64(size)
     if (offsets > limit).any() or (sizes > limit - np.minimum(offsets, limit)).any():

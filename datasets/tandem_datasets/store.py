@@ -11,6 +11,7 @@ from tandem_datasets.episode import frames_from_arrays, info_from_json
 from tandem_datasets.errors import TandemError, unknown
 from tandem_datasets.frames import EpisodeInfo, Frame
 from tandem_datasets.layout import EPISODE_NUMBERS, INFO, INFO_ENDS, INSTRUCTIONS, Column, frame_columns
+from tandem_datasets.places import place_of
 from tandem_datasets.reading import read_array, read_declared, read_ends, read_root, read_texts
 
 
@@ -19,24 +20,39 @@ class Store:
 
     A recorder may go on writing meanwhile. Objects can be pickled into worker processes.
 
+    Args:
+        path: a folder, or a URL that fsspec knows: ``memory://``, ``http(s)://``, ``s3://`` ... It is only read.
+
     Raises:
         TandemError: from any member: there is no store, it is damaged, foreign or of a newer schema.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path).absolute()
+        self.name = str(path)
         self._where = f"store {path}"
-        self._root = str(self.path)
-        self.embodiment, codec = read_root(self._root, self._where)
+        self._place = place_of(path)
+        self.embodiment, codec = read_root(self._place, self._where)
         self.codec = codec.name
         self._columns = frame_columns(self.embodiment, codec)
         self._checked: set[str] = set()  # columns whose zarr.json was found right
         self._ends = np.zeros(0, np.int64)
         self.refresh()
 
+    @property
+    def path(self) -> Path:
+        """The store's folder; raises TandemError if it is remote."""
+        if self._place.local is None:
+            raise TandemError(f"{self._where}: it is remote (allowed: a folder of this machine)")
+        return Path(self._place.local)
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is read through a URL; then it can only be read."""
+        return self._place.local is None
+
     def refresh(self) -> int:
         """Takes in what was committed since; returns the number of new episodes."""
-        ends = read_ends(self._root, self._where)
+        ends = read_ends(self._place, self._where)
         known = len(self._ends)
         if len(ends) < known or (ends[:known] != self._ends).any():
             raise TandemError(f"{self._where}: it was replaced by another while it was open")
@@ -68,8 +84,8 @@ class Store:
     def instructions(self) -> list[str]:
         """Wordings by their code in ``load("instruction")``; some may be unused."""
         if self._instructions is None:
-            rows = read_declared(self._root, INSTRUCTIONS, self._where)
-            self._instructions = read_texts(self._root, INSTRUCTIONS, 0, rows, self._where)
+            rows = read_declared(self._place, INSTRUCTIONS, self._where)
+            self._instructions = read_texts(self._place, INSTRUCTIONS, 0, rows, self._where)
         return self._instructions
 
     @property
@@ -145,9 +161,9 @@ class Store:
 
     def _read(self, column: Column, start: int, stop: int) -> np.ndarray:
         self._check(column)
-        return read_array(self._root, column, start, stop, self._where)
+        return read_array(self._place, column, start, stop, self._where)
 
     def _check(self, column: Column) -> None:
         if column.key not in self._checked:
-            read_declared(self._root, column, self._where)
+            read_declared(self._place, column, self._where)
             self._checked.add(column.key)
