@@ -8,17 +8,15 @@ from torch import Tensor, nn
 
 from tandem_policies.network import Assets
 from tandem_policies.pretrained.architectures import LANGUAGE, LanguageArchitecture
-from tandem_policies.pretrained.settings import BackboneSettings
+from tandem_policies.pretrained.settings import LANGUAGE_ASSET, BackboneSettings
 from tandem_policies.pretrained.tower import Plan, Tower, build
-
-ASSET = "language_backbone.json"
 
 
 def language_tower(config: BackboneSettings, assets: Assets | None) -> "LanguageTower":
     """The tower that a config names; as :func:`tandem_policies.pretrained.vision.vision_tower`, errors too."""
     where = f"language_backbone '{config.language_backbone}'"
     assert config.language_backbone is not None
-    asset = assets[ASSET] if assets else None
+    asset = assets[LANGUAGE_ASSET] if assets else None
     backbone, plan, dtype = build(
         LANGUAGE, config.language_backbone, config.language_tuning, config, asset, where, lambda *_: {}
     )

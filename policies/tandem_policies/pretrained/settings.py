@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from tandem_policies.settings import PolicyConfig, setting
 
+# What a backbone is built from again, beside a policy's weights.
+VISION_ASSET, LANGUAGE_ASSET = "vision_backbone.json", "language_backbone.json"
 TUNINGS = ("frozen", "lora", "full")
 DTYPES = ("float32", "bfloat16")
 _LONGEST_PATTERN = 1000

@@ -13,11 +13,9 @@ from tandem_datasets.errors import TandemError
 from tandem_policies.network import Assets
 from tandem_policies.pretrained import sources
 from tandem_policies.pretrained.architectures import VISION, VisionArchitecture
-from tandem_policies.pretrained.settings import BackboneSettings
+from tandem_policies.pretrained.settings import VISION_ASSET, BackboneSettings
 from tandem_policies.pretrained.tower import Plan, Tower, build, colour_values
 from tandem_policies.untrusted import read_json
-
-ASSET = "vision_backbone.json"
 
 
 def vision_tower(config: BackboneSettings, embodiment: Embodiment, assets: Assets | None) -> "VisionTower":
@@ -34,7 +32,7 @@ def vision_tower(config: BackboneSettings, embodiment: Embodiment, assets: Asset
     """
     where = f"vision_backbone '{config.vision_backbone}'"
     assert config.vision_backbone is not None
-    asset = assets[ASSET] if assets else None
+    asset = assets[VISION_ASSET] if assets else None
     backbone, plan, dtype = build(
         VISION, config.vision_backbone, config.vision_tuning, config, asset, where, _normalisation
     )

@@ -21,6 +21,7 @@ from tandem_datasets.errors import TandemError
 from tandem_datasets.policy import NoiseKey
 from tandem_policies.attention import Stack
 from tandem_policies.network import Assets, Batch, PolicyNetwork, masked_mean
+from tandem_policies.pretrained.settings import LANGUAGE_ASSET, VISION_ASSET
 from tandem_policies.tinyvla.config import TinyVLAConfig
 from tandem_policies.tinyvla.fusion import FUSIONS
 from tandem_policies.tinyvla.head import HEADS
@@ -108,7 +109,7 @@ class TinyVLA(PolicyNetwork):
     @classmethod
     def asset_names(cls, config: TinyVLAConfig) -> tuple[str, ...]:  # type: ignore[override]
         """The tokenizer, and what describes each pretrained backbone."""
-        backbones = {"vision_backbone.json": config.vision_backbone, "language_backbone.json": config.language_backbone}
+        backbones = {VISION_ASSET: config.vision_backbone, LANGUAGE_ASSET: config.language_backbone}
         return (*super().asset_names(config), *(name for name, backbone in backbones.items() if backbone is not None))
 
     def assets(self) -> Assets:

@@ -10,9 +10,9 @@ import transformers
 from tandem_datasets.embodiment import Camera, Encoding
 from tandem_policies.files import outlined
 from tandem_policies.network import create
-from tandem_policies.pretrained import language, vision
 from tandem_policies.pretrained.architectures import LANGUAGE, VISION
 from tandem_policies.pretrained.language import LanguageTower, language_tower
+from tandem_policies.pretrained.settings import LANGUAGE_ASSET, VISION_ASSET
 from tandem_policies.pretrained.vision import VisionTower, vision_tower
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -45,7 +45,7 @@ def test_every_vision_model_gives_patches_and_comes_back_equal(tiny, body, name,
     assert (wanted.shape, wanted.dtype) == ((2, 32, tower.width), torch.float32)
     one = vision_tower(settings, body(cameras=TWO[:1]), None).eval()
     torch.testing.assert_close(one(pictures()[:1]), wanted[:, :16])
-    again_equal(tower, lambda assets: vision_tower(settings, body(cameras=TWO), assets), vision.ASSET, pictures())
+    again_equal(tower, lambda assets: vision_tower(settings, body(cameras=TWO), assets), VISION_ASSET, pictures())
 
 
 @pytest.mark.parametrize("name", in_turn(LANGUAGE))
@@ -64,7 +64,7 @@ def test_every_language_model_reads_past_padding_and_comes_back_equal(tiny, name
     torch.testing.assert_close(tower(tokens[1:2, :4], mask[1:2, :4])[0], states[1, :4], **close)
     left = tower(tokens[1:2].roll(2, 1), mask[1:2].roll(2, 1))
     torch.testing.assert_close(left[0, 2:], states[1, :4], **close)
-    again_equal(tower, lambda assets: language_tower(settings, assets), language.ASSET, tokens, mask)
+    again_equal(tower, lambda assets: language_tower(settings, assets), LANGUAGE_ASSET, tokens, mask)
 
 
 def again_equal(tower: VisionTower | LanguageTower, build: Callable, asset: str, *inputs: object) -> None:
