@@ -1,4 +1,4 @@
-"""What benches share: rows with their targets, rows that broke or were left out, and timed commands."""
+"""What benches share: rows with their targets, rows that broke or were left out, demonstrations, timed commands."""
 
 import statistics
 import subprocess
@@ -8,11 +8,15 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from tandem_datasets.errors import TandemError
+from tandem_datasets.rollout import EXPERT, EnvSpec, RolloutRequest
+from tandem_training.evaluation import evaluate
 from tandem_training.results import Row
+from tandem_training.steps import Done, Steps
 
 console = Console(highlight=False)
 
@@ -65,6 +69,18 @@ def median_row(values: Sequence[float], note: str = "") -> Row:
     """The median of repeats, with their spread in the note."""
     spread = f"{min(values):.4g} to {max(values):.4g} over {len(values)} repeats"
     return Row("", statistics.median(values), repeats=len(values), note=f"{note}; {spread}" if note else spread)
+
+
+def demonstrations(job: Steps, env: EnvSpec, name: str, episodes: int, seed: int) -> Done:
+    """The step that makes ``<name>.zarr``: a store of expert demonstrations, with its ``frames`` among the facts."""
+
+    def make(path: Path) -> dict[str, Any]:
+        request = RolloutRequest(env, EXPERT, episodes, seed, record=path, label=True)
+        results = evaluate(request, "inprocess", title=f"{name}: the expert demonstrates").results
+        return {"frames": sum(result.steps for result in results)}
+
+    made_from = {"env": env.id, "options": dict(env.options), "episodes": episodes, "seed": seed}
+    return job.run(f"{name}.zarr", made_from, make)
 
 
 def tandem(*arguments: str) -> list[str]:

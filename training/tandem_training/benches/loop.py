@@ -14,7 +14,7 @@ from typing import Any
 
 from tandem_datasets.errors import TandemError
 from tandem_datasets.rollout import EXPERT, RolloutRequest
-from tandem_training.benches._measuring import Target, measure_groups, median_row, seconds_of, tandem
+from tandem_training.benches._measuring import Target, demonstrations, measure_groups, median_row, seconds_of, tandem
 from tandem_training.config import compose, env_spec, quoted, section
 from tandem_training.evaluation import evaluate, find_backend, policy_loader
 from tandem_training.provenance import code_digest
@@ -72,14 +72,7 @@ class LoopBench:
 
     def demos(self, name: str, episodes: int, seed: int) -> Done:
         """A store of expert demonstrations."""
-
-        def make(path: Path) -> dict[str, Any]:
-            request = RolloutRequest(self.env, EXPERT, episodes, seed, record=path, label=True)
-            results = evaluate(request, "inprocess", title=f"demonstrating {name}").results
-            return {"frames": sum(result.steps for result in results)}
-
-        made_from = {"env": self.env.id, "options": dict(self.env.options), "episodes": episodes, "seed": seed}
-        return self.job.run(f"{name}.zarr", made_from, make)
+        return demonstrations(self.job, self.env, name, episodes, seed)
 
     def policy(self, name: str, preset: str, data: Sequence[Done]) -> Done:
         """A policy trained with the preset; its facts are the training's metrics."""
@@ -95,8 +88,8 @@ class LoopBench:
         return self.job.run(f"policy_{name}", {"train": overrides}, make, tuple(data))
 
     def good_policy(self) -> Done:
-        demonstrations = self.demos("demonstrations", self.config.demonstrations, self.config.seed)
-        return self.policy("good", "full", [demonstrations])
+        demos = self.demos("demonstrations", self.config.demonstrations, self.config.seed)
+        return self.policy("good", "full", [demos])
 
     def request(self, policy: Done | None, episodes: int, seed: int, **changes: Any) -> RolloutRequest:
         directory = EXPERT if policy is None else str(policy.path / "best")

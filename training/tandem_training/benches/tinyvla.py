@@ -14,8 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tandem_datasets.rollout import EXPERT, RolloutRequest
-from tandem_training.benches._measuring import Target, measure_groups
+from tandem_datasets.rollout import RolloutRequest
+from tandem_training.benches._measuring import Target, demonstrations, measure_groups
 from tandem_training.config import compose, env_spec, quoted, section
 from tandem_training.evaluation import evaluate, policy_loader
 from tandem_training.named_data import named
@@ -87,20 +87,9 @@ class TinyVLABench:
 
         return self.job.run(f"policy_{name}", {"train": arguments, "data": data}, make, after)
 
-    def demos(self, episodes: int) -> Done:
-        """A store of expert demonstrations on BlockFind."""
-
-        def make(path: Path) -> dict[str, Any]:
-            request = RolloutRequest(self.env, EXPERT, episodes, self.config.seed, record=path, label=True)
-            results = evaluate(request, "inprocess", title="demonstrating").results
-            return {"frames": sum(result.steps for result in results)}
-
-        made_from = {"env": self.env.id, "options": dict(self.env.options), "episodes": episodes}
-        return self.job.run(f"demonstrations_{episodes}.zarr", made_from | {"seed": self.config.seed}, make)
-
     def cloned(self, name: str, episodes: int, overrides: Sequence[str]) -> Done:
         """A policy trained from demonstrations on BlockFind."""
-        store = self.demos(episodes)
+        store = demonstrations(self.job, self.env, f"demonstrations_{episodes}", episodes, self.config.seed)
         return self.policy(name, quoted(store.path.absolute()), overrides, (store,))
 
     def static(self, name: str, overrides: Sequence[str], ablate: str | None = None) -> tuple[dict[str, Any], str]:
