@@ -51,6 +51,20 @@ def tiny():
     return [*TINY_POLICY, *TINY_TRAINING]
 
 
+@pytest.fixture
+def refused(capsys):
+    """Runs a `tandem` command that must refuse its arguments; the one line that it says."""
+    from tandem_training.cli import main
+
+    def run(*command):
+        assert main([*map(str, command)]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        return said
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def small_embodiment():
     return SMALL

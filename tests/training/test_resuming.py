@@ -41,13 +41,6 @@ def folder(begun, tmp_path, monkeypatch):
     return tmp_path / "begun"
 
 
-def errors_of(arguments, capsys):
-    assert main(["train", *arguments]) == 2
-    captured = capsys.readouterr()
-    assert captured.err.count("\n") == 1
-    return captured.err
-
-
 def test_resume_alone_takes_the_newest(folder, capsys):
     before = load_file("outputs/train/b/final/model.safetensors")
     for name in ("a", "b"):
@@ -61,12 +54,12 @@ def test_resume_alone_takes_the_newest(folder, capsys):
     assert (folder / "outputs/train/b/metrics.json").exists()
 
 
-def test_resume_alone_leaves_what_is_finished(folder, capsys):
+def test_resume_alone_leaves_what_is_finished(folder, capsys, refused):
     """The newest one is: what was interrupted is the other."""
     (folder / "outputs/train/a/metrics.json").unlink()
     assert main(["train", "--resume"]) == 0
     assert "resuming outputs/train/a\n" in capsys.readouterr().out
-    assert "--resume: no unfinished training in outputs/train (allowed: out=" in errors_of(["--resume"], capsys)
+    assert "--resume: no unfinished training in outputs/train (allowed: out=" in refused("train", "--resume")
 
 
 def test_resume_alone_takes_what_was_killed_before_its_first_checkpoint(folder, capsys):
@@ -113,10 +106,9 @@ def test_resume_of_a_named_one(folder, capsys):
         ("trainer.lt=1", "did you mean 'trainer.lr'?"),
     ],
 )
-def test_resume_with_what_does_not_agree(folder, capsys, override, message):
-    assert message in errors_of(
-        ["--resume", *([] if override.startswith("out=") else ["out=outputs/train/b"]), override], capsys
-    )
+def test_resume_with_what_does_not_agree(folder, refused, override, message):
+    named = [] if override.startswith("out=") else ["out=outputs/train/b"]
+    assert message in refused("train", "--resume", *named, override)
 
 
 def test_nothing_to_resume(tmp_path, monkeypatch):
@@ -156,9 +148,9 @@ def test_a_kill_before_the_configuration_was_whole(folder, more, tiny):
     assert run(compose("train", ["data=a.zarr", *tiny, "out=new", *more])).metrics["steps"] == 6
 
 
-def test_a_damaged_configuration_is_one_line(folder, capsys):
+def test_a_damaged_configuration_is_one_line(folder, refused):
     (folder / "outputs/train/b/config.yaml").write_text("a: [")
-    assert "config.yaml: unreadable" in errors_of(["--resume", "out=outputs/train/b"], capsys)
+    assert "config.yaml: unreadable" in refused("train", "--resume", "out=outputs/train/b")
 
 
 def test_a_store_that_may_not_be_read_is_named(folder, monkeypatch, tiny):

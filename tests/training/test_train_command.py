@@ -169,30 +169,22 @@ def test_resume_of_nothing_begins(tmp_path, store, capsys, tiny):
     assert "begins at step 0" in capsys.readouterr().out
 
 
-def errors_of(arguments, capsys):
-    assert main(["train", *arguments]) == 2
-    captured = capsys.readouterr()
-    assert captured.err.count("\n") == 1
-    return captured.err
-
-
-def test_out_that_is_not_empty(trained, capsys):
+def test_out_that_is_not_empty(trained, refused):
     out, arguments = trained
-    assert "is not empty (allowed: a new or empty folder, or resume=true)" in errors_of(
-        [*arguments, f"out={out}"], capsys
-    )
+    message = refused("train", *arguments, f"out={out}")
+    assert "is not empty (allowed: a new or empty folder, or resume=true)" in message
 
 
-def test_out_that_is_no_training(tmp_path, store, capsys, tiny):
+def test_out_that_is_no_training(tmp_path, store, refused, tiny):
     (tmp_path / "notes.txt").touch()
-    message = errors_of([f"data={store}", f"out={tmp_path}", "resume=true", *tiny], capsys)
+    message = refused("train", f"data={store}", f"out={tmp_path}", "resume=true", *tiny)
     assert "is no training to resume" in message
     assert sorted(os.listdir(tmp_path)) == [".lock", "notes.txt"]
 
 
-def test_out_in_use(tmp_path, store, capsys, tiny):
+def test_out_in_use(tmp_path, store, refused, tiny):
     with locked(tmp_path / "out", "x"):
-        message = errors_of([f"data={store}", f"out={tmp_path / 'out'}", *tiny], capsys)
+        message = refused("train", f"data={store}", f"out={tmp_path / 'out'}", *tiny)
     assert f"in use by process {os.getpid()}" in message
 
 
@@ -214,17 +206,17 @@ BAD = [
 
 
 @pytest.mark.parametrize(("changes", "message"), BAD, ids=[pair[0][0] for pair in BAD])
-def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, store, capsys, changes, message, tiny):
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, store, refused, changes, message, tiny):
     keys = {change.split("=")[0] for change in changes}
     kept = [argument for argument in [f"data={store}", *tiny] if argument.split("=")[0] not in keys]
-    assert message in errors_of([*kept, *changes, f"out={tmp_path / 'out'}"], capsys)
+    assert message in refused("train", *kept, *changes, f"out={tmp_path / 'out'}")
     assert not (tmp_path / "out").exists()
 
 
-def test_device_that_is_not_there(tmp_path, store, capsys, tiny):
+def test_device_that_is_not_there(tmp_path, store, refused, tiny):
     absent = "mps" if torch.cuda.is_available() else "cuda"  # no machine has both
     arguments = [f"data={store}", f"out={tmp_path / 'out'}", *tiny, f"device={absent}"]
-    assert f"device={absent} is not on this machine (allowed here: auto, cpu" in errors_of(arguments, capsys)
+    assert f"device={absent} is not on this machine (allowed here: auto, cpu" in refused("train", *arguments)
 
 
 def test_notes_on_the_data(tmp_path, record, capsys, tiny):
