@@ -6,14 +6,14 @@ import numpy as np
 
 from tandem_datasets.store import Store
 
-_FACTS = ("seed", "instruction", "env", "outcome", "success")
+_FACTS = ("seed", "instruction", "env", "outcome", "failure_reason", "success")
 
 
 def episodes_equal(store_a: Store, episode_a: int, store_b: Store, episode_b: int) -> list[str]:
     """Names of the columns that differ; empty if the episodes are equal.
 
     Compared are all frames and the episode's facts, stamps relative to the episode's begin. Left out are
-    uuid and provenance, which tell recordings apart and not what happened.
+    uuid, provenance and the mark of deletion, which tell recordings apart and not what happened.
     """
     columns_a, columns_b = _columns(store_a, episode_a), _columns(store_b, episode_b)
     keys = sorted({*columns_a, *columns_b})

@@ -143,8 +143,11 @@ class ActionScalar:
 class Embodiment:
     """One robot and task family: what is seen, what is felt, what can be commanded, how often.
 
+    Without a single action scalar it describes data that were only watched, as videos are. Whoever needs to act calls
+    :meth:`require_action`.
+
     Raises:
-        TandemError: a field contradicts another (names twice, limits upside down, nothing to command).
+        TandemError: a field contradicts another (names twice, limits upside down, nothing seen and nothing to command).
     """
 
     name: str
@@ -166,7 +169,7 @@ class Embodiment:
                 keys = [item.name for item in getattr(self, part)]
             twice = sorted({key for key in keys if keys.count(key) > 1})
             _check(not twice, where, part, twice, "each name once")
-        _check(bool(self.action), where, "action", "none", "at least one scalar")
+        _check(bool(self.action or self.cameras), where, "action", "none", "at least one scalar, or a camera")
         _check(bool(self.cameras or self.state), where, "cameras and state", "none", "at least one of them")
 
     @property
@@ -248,6 +251,11 @@ class Embodiment:
         phrases = self.misfits(other)
         if phrases:
             raise TandemError(f"{where}: made for '{self.name}', does not fit '{other.name}': {'; '.join(phrases)}")
+
+    def require_action(self, where: str) -> None:
+        """Raises TandemError if there is nothing to command."""
+        if not self.action:
+            raise TandemError(f"{where}: embodiment '{self.name}' has no action (allowed: at least one scalar)")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

@@ -1,10 +1,7 @@
 """One episode on its way into a store (checked and encoded frame by frame) and back out of it."""
 
-import json
 import math
-import operator
 from collections.abc import Mapping
-from dataclasses import fields, replace
 from numbers import Real
 from typing import Any
 
@@ -13,11 +10,9 @@ import numpy as np
 from tandem_datasets.codecs import Codec
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError
+from tandem_datasets.facts import integer, text
 from tandem_datasets.frames import EpisodeInfo, Frame, Observation, Source, check_observation, check_vector
 from tandem_datasets.layout import Column, streams
-
-INFO_TEXTS = ("uuid", "env", "outcome", "instruction")
-INFO_NUMBERS = ("seed", "begin_ns", "end_ns")
 
 
 class OpenEpisode:
@@ -88,8 +83,7 @@ class OpenEpisode:
         for name, vector in (("requested", frame.requested), ("label", frame.label)):
             if vector is not None:
                 check_vector(vector, size, f"{where}: {name}")
-        if not isinstance(observation.instruction, str) or not _encodable(observation.instruction):
-            raise TandemError(f"{where}: instruction is {observation.instruction!r:.80} (allowed: text)")
+        text(observation.instruction, f"{where}: instruction")
         if not isinstance(frame.reward, Real) or not math.isfinite(frame.reward):
             raise TandemError(f"{where}: reward is {frame.reward!r:.40} (allowed: a finite number)")
         if frame.source not in list(Source):
@@ -122,42 +116,6 @@ class OpenEpisode:
         return stamps
 
 
-def check_info(info: EpisodeInfo, where: str) -> EpisodeInfo:
-    """``info`` with plain Python types; raises TandemError naming the first field that cannot be stored."""
-    values: dict[str, Any] = {key: integer(getattr(info, key), f"{where}: {key}") for key in INFO_NUMBERS}
-    for key in INFO_TEXTS:
-        values[key] = getattr(info, key)
-        if not isinstance(values[key], str):
-            raise TandemError(f"{where}: {key} is {values[key]!r:.80} (allowed: text)")
-    if not isinstance(info.provenance, Mapping):
-        raise TandemError(f"{where}: provenance is {info.provenance!r:.80} (allowed: a mapping)")
-    try:
-        values["provenance"] = json.loads(json.dumps(dict(info.provenance), allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise TandemError(f"{where}: provenance cannot be stored as JSON: {error}") from error
-    return replace(info, success=bool(info.success), **values)
-
-
-def info_to_json(info: EpisodeInfo) -> bytes:
-    """What of ``info`` is no number, as a row of ``meta/info``."""
-    return json.dumps({key: getattr(info, key) for key in (*INFO_TEXTS, "provenance")}, sort_keys=True).encode()
-
-
-def info_from_json(text: bytes, numbers: Mapping[str, Any], where: str) -> EpisodeInfo:
-    """The inverse of :func:`info_to_json`, with the numeric fields beside it; for untrusted input."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise TandemError(f"{where}: damaged JSON: {str(error)[:100]}") from error
-    fits = isinstance(found, dict) and set(found) == {*INFO_TEXTS, "provenance"}
-    if not fits or not isinstance(found["provenance"], dict):
-        raise TandemError(f"{where}: damaged (allowed: a mapping of {', '.join(INFO_TEXTS)}, provenance)")
-    if not all(isinstance(found[key], str) for key in INFO_TEXTS):
-        raise TandemError(f"{where}: damaged (allowed: texts in {', '.join(INFO_TEXTS)})")
-    assert {*numbers, *found} == {field.name for field in fields(EpisodeInfo)}
-    return EpisodeInfo(**found, **numbers)
-
-
 def frames_from_arrays(
     embodiment: Embodiment, arrays: Mapping[str, np.ndarray], instructions: list[str], where: str
 ) -> list[Frame]:
@@ -187,22 +145,3 @@ def frames_from_arrays(
         )
         for t in range(len(codes))
     ]
-
-
-def integer(value: Any, where: str) -> int:
-    """``value`` as a Python int; raises TandemError unless it is a whole number of 64 bits."""
-    try:
-        number = operator.index(value)
-    except TypeError as error:
-        raise TandemError(f"{where} is {value!r:.80} (allowed: a whole number)") from error
-    if not -(2**63) <= number < 2**63:
-        raise TandemError(f"{where} is {number} (allowed: 64 bits)")
-    return number
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a lone surrogate
-        return False
-    return True

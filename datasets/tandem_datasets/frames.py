@@ -53,17 +53,19 @@ class Frame:
 
 @dataclass(frozen=True)
 class EpisodeInfo:
-    """One episode's facts. Stamps are nanoseconds; ``outcome`` is "success" or the kind of failure."""
+    """One episode's facts. Stamps are nanoseconds."""
 
     seed: int
-    instruction: str  # at the begin; frames carry their own
+    instruction: str  # the task, as it was put at the begin; frames carry their own
     env: str = ""  # Gymnasium id, or a robot's name
-    outcome: str = ""
+    outcome: str = ""  # "success", or the kind of failure in one word
     success: bool = False
     begin_ns: int = 0
     end_ns: int = 0
     uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
     provenance: Mapping[str, Any] = field(default_factory=dict)  # policy, hash, code version, operator ... (JSON)
+    failure_reason: str = ""  # what a person says about it
+    deleted: bool = False  # a mark: kept on the disk until the store is compacted, left out by what trains and exports
 
 
 def blank_observation(embodiment: Embodiment) -> Observation:

@@ -1,6 +1,7 @@
 """Which arrays a store has, and what their ``zarr.json`` says: all of it follows from embodiment and codec.
 
-``data/*`` has a row per frame, ``meta/*`` a row per episode, ``meta/instructions`` a row per wording. The
+``data/*`` has a row per frame, ``meta/*`` a row per episode; ``meta/instructions`` and ``meta/names`` are tables of
+texts that others refer to by row, and ``meta/provenance`` is JSON texts end to end. The
 convention (concatenated episodes, cumulative ``episode_ends``) is Diffusion Policy's.
 """
 
@@ -20,8 +21,9 @@ from tandem_datasets.errors import TandemError
 SCHEMA = 1
 SHARD_ROWS = 256  # images and texts: one row per inner chunk, this many in a file
 CHUNK_ROWS = 4096  # vectors and numbers: rows in a file
-INFO_ROWS = 1 << 20  # of meta/info, whose rows are single bytes
+TEXT_ROWS = 1 << 20  # of meta/provenance, whose rows are single bytes
 STATE_STREAM = "state"
+CHECKSUM = "crc32c"
 
 _COUNT_DIGITS = 19  # the row count in a zarr.json is padded to this width, so that it can be changed in place
 _COUNT_START = b'{"shape": ['
@@ -131,17 +133,25 @@ def _number(key: str, dtype: type, row: tuple[int, ...] = ()) -> Column:
 
 
 EPISODE_ENDS = _number("meta/episode_ends", np.int64)
-# What is no number (uuid, env, outcome, instruction, provenance): the JSON texts of all episodes end to end, and
-# where each ends. They grow in place, whereas an array of strings would be rewritten at each commit.
-INFO = Column("meta/info", np.dtype(np.uint8), chunk_rows=INFO_ROWS)
-INFO_ENDS = _number("meta/info_ends", np.int64)
 INSTRUCTIONS = Column("meta/instructions", None)
-EPISODE_NUMBERS = (
+NAMES = Column("meta/names", None)
+EPISODE_COLUMNS = (
+    _number("meta/uuid", np.uint8, (16,)),
     _number("meta/seed", np.int64),
+    _number("meta/task", np.int32),  # row of INSTRUCTIONS; these and the three below need no text per episode
     _number("meta/success", np.bool_),
+    _number("meta/outcome", np.int32),  # row of NAMES
+    _number("meta/failure_reason", np.int32),  # row of NAMES
+    _number("meta/env", np.int32),  # row of NAMES
+    _number("meta/deleted", np.bool_),  # the only one that is changed afterwards, in place
     _number("meta/begin_ns", np.int64),
     _number("meta/end_ns", np.int64),
+    _number("meta/checksum", np.uint32),  # see ``checksums``
 )
+# JSON texts of all episodes end to end, and where each ends. They grow in place, whereas an array of strings would be
+# rewritten at each commit.
+PROVENANCE = Column("meta/provenance", np.dtype(np.uint8), chunk_rows=TEXT_ROWS)
+PROVENANCE_ENDS = _number("meta/provenance_ends", np.int64)
 
 
 def streams(embodiment: Embodiment) -> tuple[str, ...]:
@@ -181,7 +191,12 @@ def frame_columns(embodiment: Embodiment, codec: Codec) -> dict[str, Column]:
 
 def root_metadata(embodiment: Embodiment, codec: Codec) -> dict[str, Any]:
     """The store's top ``zarr.json``."""
-    attributes = {"tandem_schema": SCHEMA, "embodiment": embodiment.to_dict(), "codec": codec.name}
+    attributes = {
+        "tandem_schema": SCHEMA,
+        "codec": codec.name,
+        "checksum": CHECKSUM,
+        "embodiment": embodiment.to_dict(),
+    }
     return {"attributes": attributes, "zarr_format": 3, "node_type": "group"}
 
 
@@ -198,5 +213,9 @@ def parse_root(found: Any, where: str) -> tuple[Embodiment, Codec]:
         raise TandemError(f"{where}: tandem_schema is {schema!r:.40} (allowed: 1..{SCHEMA})")
     if schema > SCHEMA:
         raise TandemError(f"{where}: written by a newer Tandem (schema {schema}; this one reads up to {SCHEMA})")
+    if "checksum" not in attributes:
+        raise TandemError(f"{where}: its layout is of a time before the first release (record or make it again)")
+    if attributes["checksum"] != CHECKSUM:
+        raise TandemError(f"{where}: checksum is {attributes['checksum']!r:.40} (allowed: '{CHECKSUM}')")
     codec = codec_by_name(attributes.get("codec", ""), where)
     return Embodiment.from_dict(attributes.get("embodiment"), f"{where}: embodiment"), codec  # type: ignore[arg-type]

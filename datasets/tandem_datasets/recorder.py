@@ -9,8 +9,9 @@ from typing import Any, Self
 
 from tandem_datasets.codecs import DEFAULT_CODEC, codec_by_name
 from tandem_datasets.embodiment import Embodiment
-from tandem_datasets.episode import OpenEpisode, check_info
+from tandem_datasets.episode import OpenEpisode
 from tandem_datasets.errors import TandemError, unknown
+from tandem_datasets.facts import check_info
 from tandem_datasets.frames import EpisodeInfo, Frame
 from tandem_datasets.layout import frame_columns
 from tandem_datasets.writer import StoreWriter

@@ -1,18 +1,29 @@
 """The reader of an episode store. Opening one reads three small files; everything else is read when asked for."""
 
 import hashlib
+import json
 import os
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from tandem_datasets.episode import frames_from_arrays, info_from_json
+from tandem_datasets.checksums import checksum_of
+from tandem_datasets.episode import frames_from_arrays
 from tandem_datasets.errors import TandemError, unknown
+from tandem_datasets.facts import NAMED, infos_from_rows, texts_by_code
 from tandem_datasets.frames import EpisodeInfo, Frame
-from tandem_datasets.layout import EPISODE_NUMBERS, INFO, INFO_ENDS, INSTRUCTIONS, Column, frame_columns
+from tandem_datasets.layout import (
+    EPISODE_COLUMNS,
+    INSTRUCTIONS,
+    NAMES,
+    PROVENANCE,
+    PROVENANCE_ENDS,
+    Column,
+    frame_columns,
+)
 from tandem_datasets.places import place_of
-from tandem_datasets.reading import read_array, read_declared, read_ends, read_root, read_texts
+from tandem_datasets.reading import read_array, read_declared, read_ends, read_root, read_stored, read_texts
 
 
 class Store:
@@ -58,7 +69,8 @@ class Store:
             raise TandemError(f"{self._where}: it was replaced by another while it was open")
         ends.setflags(write=False)
         self._ends = ends
-        self._instructions: list[str] | None = None
+        self._tables: dict[str, list[str]] = {}
+        self._kept: np.ndarray | None = None
         self._digest: str | None = None
         return len(ends) - known
 
@@ -81,12 +93,22 @@ class Store:
         return list(self._columns)
 
     @property
+    def kept(self) -> np.ndarray:
+        """Episodes that are not marked as deleted, int64, as the marks were at the last :meth:`refresh`."""
+        if self._kept is None:
+            self._kept = np.flatnonzero(~self.load_episodes("deleted")).astype(np.int64)
+            self._kept.setflags(write=False)
+        return self._kept
+
+    @property
     def instructions(self) -> list[str]:
-        """Wordings by their code in ``load("instruction")``; some may be unused."""
-        if self._instructions is None:
-            rows = read_declared(self._place, INSTRUCTIONS, self._where)
-            self._instructions = read_texts(self._place, INSTRUCTIONS, 0, rows, self._where)
-        return self._instructions
+        """Wordings by their code in ``load("instruction")`` and ``load_episodes("task")``; some may be unused."""
+        return self._table(INSTRUCTIONS)
+
+    @property
+    def names(self) -> list[str]:
+        """Texts by their code in ``load_episodes`` of outcome, failure_reason and env; some may be unused."""
+        return self._table(NAMES)
 
     @property
     def digest(self) -> str:
@@ -94,9 +116,11 @@ class Store:
         if self._digest is None:
             parts = hashlib.sha256(self.embodiment.digest.encode())
             parts.update(self._ends.astype("<i8").tobytes())
-            for column in EPISODE_NUMBERS:
-                parts.update(self._read(column, 0, self.n_episodes).tobytes())
-            parts.update(b"".join(self._info_texts(0, self.n_episodes)))
+            for key in ("uuid", "seed", "success", "deleted", "begin_ns", "end_ns"):
+                parts.update(self.load_episodes(key).tobytes())
+            for key in ("task", *NAMED):
+                parts.update(json.dumps(self.episode_texts(key)).encode())
+            parts.update(b"".join(self._provenance(0, self.n_episodes)))
             self._digest = parts.hexdigest()[:16]
         return self._digest
 
@@ -111,11 +135,36 @@ class Store:
         return self._read(column, start, stop)
 
     def load_episodes(self, key: str) -> np.ndarray:
-        """One number per committed episode, (N,): ``seed``, ``success``, ``begin_ns`` or ``end_ns``."""
-        columns = {column.key.removeprefix("meta/"): column for column in EPISODE_NUMBERS}
+        """One number per committed episode, (N,), marked ones among them.
+
+        ``seed``, ``success``, ``deleted``, ``begin_ns``, ``end_ns``, ``checksum``, ``uuid`` as bytes (N, 16); and the
+        codes ``task`` (of :attr:`instructions`), ``outcome``, ``failure_reason`` and ``env`` (of :attr:`names`).
+        """
+        columns = {column.key.removeprefix("meta/"): column for column in EPISODE_COLUMNS}
         if key not in columns:
             raise unknown(f"{self._where}: load_episodes", key, columns)
         return self._read(columns[key], 0, self.n_episodes)
+
+    def episode_texts(self, key: str) -> list[str]:
+        """One text per committed episode: ``task``, ``outcome``, ``failure_reason`` or ``env``."""
+        if key not in ("task", *NAMED):
+            raise unknown(f"{self._where}: episode_texts", key, ("task", *NAMED))
+        return self._texts(key, self.load_episodes(key))
+
+    def verify(self, episode: int) -> None:
+        """Raises TandemError unless the episode's stored rows are byte for byte what was committed."""
+        rows = self.episode_slice(episode)
+        for column in self._columns.values():
+            self._check(column)
+        stored = {
+            key: read_stored(self._place, column, rows.start, rows.stop, self._where)
+            for key, column in self._columns.items()
+        }
+        wanted = int(self.load_episodes("checksum")[episode])
+        if (found := checksum_of(stored)) != wanted:
+            raise TandemError(
+                f"{self._where}: episode {episode} is damaged (its checksum is {found:08x}, recorded was {wanted:08x})"
+            )
 
     def episode_slice(self, episode: int) -> slice:
         """The episode's rows."""
@@ -139,25 +188,30 @@ class Store:
         return frames_from_arrays(self.embodiment, arrays, self.instructions, f"{self._where}: episode {episode}")
 
     def _infos(self, start: int, stop: int) -> list[EpisodeInfo]:
-        numbers = {
-            column.key.removeprefix("meta/"): self._read(column, start, stop).tolist() for column in EPISODE_NUMBERS
-        }
-        texts = self._info_texts(start, stop)
-        return [
-            info_from_json(
-                text, {key: values[k] for key, values in numbers.items()}, f"{self._where}: episode {start + k}"
-            )
-            for k, text in enumerate(texts)
-        ]
+        rows = {column.key: self._read(column, start, stop) for column in EPISODE_COLUMNS}
+        texts = {key: self._texts(key, rows[f"meta/{key}"]) for key in ("task", *NAMED)}
+        texts["instruction"] = texts.pop("task")
+        where = f"{self._where}: episode {start}" if stop - start == 1 else self._where
+        return infos_from_rows(rows, texts, self._provenance(start, stop), where)
 
-    def _info_texts(self, start: int, stop: int) -> list[bytes]:
+    def _texts(self, key: str, codes: np.ndarray) -> list[str]:
+        table = self.instructions if key == "task" else self.names
+        return texts_by_code(codes, table, f"{self._where}: meta/{key}")
+
+    def _provenance(self, start: int, stop: int) -> list[bytes]:
         first = max(start - 1, 0)  # the end of the episode before is this one's begin
-        ends = self._read(INFO_ENDS, first, stop).tolist()
+        ends = self._read(PROVENANCE_ENDS, first, stop).tolist()
         bounds = ends if start else [0, *ends]
         if bounds[0] < 0 or any(a >= b for a, b in pairwise(bounds)):
-            raise TandemError(f"{self._where}: {INFO_ENDS.key} is damaged (allowed: growing counts)")
-        text = self._read(INFO, bounds[0], bounds[-1]).tobytes()
+            raise TandemError(f"{self._where}: {PROVENANCE_ENDS.key} is damaged (allowed: growing counts)")
+        text = self._read(PROVENANCE, bounds[0], bounds[-1]).tobytes()
         return [text[a - bounds[0] : b - bounds[0]] for a, b in pairwise(bounds)]
+
+    def _table(self, table: Column) -> list[str]:
+        if table.key not in self._tables:
+            rows = read_declared(self._place, table, self._where)
+            self._tables[table.key] = read_texts(self._place, table, 0, rows, self._where)
+        return self._tables[table.key]
 
     def _read(self, column: Column, start: int, stop: int) -> np.ndarray:
         self._check(column)

@@ -13,20 +13,23 @@ from typing import Any
 
 import numpy as np
 
+from tandem_datasets.checksums import checksum_of
 from tandem_datasets.chunks import ChunkWriter
 from tandem_datasets.codecs import Codec, encode_text
 from tandem_datasets.embodiment import Embodiment
-from tandem_datasets.episode import OpenEpisode, info_to_json
+from tandem_datasets.episode import OpenEpisode
 from tandem_datasets.errors import TandemError
+from tandem_datasets.facts import fact_rows, provenance_text, texts_of
 from tandem_datasets.files import PARTIAL, Syncer, WriterLock, open_data, replace_file, write_all_at, write_file
 from tandem_datasets.frames import EpisodeInfo
 from tandem_datasets.layout import (
+    EPISODE_COLUMNS,
     EPISODE_ENDS,
-    EPISODE_NUMBERS,
     GROUP_METADATA,
-    INFO,
-    INFO_ENDS,
     INSTRUCTIONS,
+    NAMES,
+    PROVENANCE,
+    PROVENANCE_ENDS,
     Column,
     frame_columns,
     root_metadata,
@@ -42,6 +45,7 @@ from tandem_datasets.reading import (
 )
 from tandem_datasets.shards import ShardWriter
 
+_TABLES = (INSTRUCTIONS, NAMES)
 _LOCK = os.path.join(EPISODE_ENDS.key, "writer.lock")  # plain Zarr looks for no names in an array's folder
 
 
@@ -53,11 +57,12 @@ class StoreWriter:
         self.n_frames = 0  # committed
         self.where = f"store {path}"
         self._root = str(path)
-        self._info_bytes = 0  # committed rows of meta/info
-        self._codes: dict[str, int] = {}  # wording -> its row in meta/instructions
+        self._provenance_bytes = 0  # committed rows of meta/provenance
+        self._codes: dict[str, dict[str, int]] = {}  # text -> its row, per table
         self._frame_columns = frame_columns(embodiment, codec)
-        self._grown = (*EPISODE_NUMBERS, INFO_ENDS, INFO, *self._frame_columns.values())  # at each commit, in place
-        self._columns = (EPISODE_ENDS, INSTRUCTIONS, *self._grown)
+        meta = (*EPISODE_COLUMNS, PROVENANCE_ENDS, PROVENANCE)
+        self._grown = (*meta, *self._frame_columns.values())  # at each commit, in place
+        self._columns = (EPISODE_ENDS, *_TABLES, *self._grown)
         self._check_place(exist_ok)
         os.makedirs(os.path.join(self._root, EPISODE_ENDS.key), exist_ok=True)
         self._lock = WriterLock(Path(self._root, _LOCK), self.where)
@@ -82,25 +87,29 @@ class StoreWriter:
         self._close_shape_files()
         ends = read_ends(self._root, self.where)
         self.n_episodes, self.n_frames = len(ends), int(ends[-1]) if len(ends) else 0
-        info_ends = read_array(self._root, INFO_ENDS, max(len(ends) - 1, 0), len(ends), self.where)
-        self._info_bytes = int(info_ends[0]) if len(info_ends) else 0
-        known = read_declared(self._root, INSTRUCTIONS, self.where)
+        last = read_array(self._root, PROVENANCE_ENDS, max(len(ends) - 1, 0), len(ends), self.where)
+        self._provenance_bytes = int(last[0]) if len(last) else 0
+        known = {table.key: read_declared(self._root, table, self.where) for table in _TABLES}
         for column in self._columns:
-            rows = known if column is INSTRUCTIONS else self._committed(column)
             writer = self._shards[column.key] if column.sharded else self._chunks[column.key]
-            writer.recover(rows)
+            writer.recover(known[column.key] if column in _TABLES else self._committed(column))
         for column in self._grown:
             self._repair_shape(column)
-        texts = read_texts(self._root, INSTRUCTIONS, 0, known, self.where)
-        self._codes = {text: code for code, text in enumerate(texts)}
+        for table in _TABLES:
+            texts = read_texts(self._root, table, 0, known[table.key], self.where)
+            self._codes[table.key] = {text: code for code, text in enumerate(texts)}
 
     def commit(self, finished: Sequence[tuple[OpenEpisode, EpisodeInfo]]) -> None:
         """Appends episodes, all or none. After any exception call :meth:`recover` before anything else."""
-        self._add_wordings([text for episode, _ in finished for text in episode.instructions])
+        infos = [info for _, info in finished]
+        wordings = [text for episode, info in finished for text in (info.instruction, *episode.instructions)]
+        self._add_texts(INSTRUCTIONS, wordings)
+        self._add_texts(NAMES, texts_of(infos))
         episodes = self.n_episodes + len(finished)
         ends = self.n_frames + np.cumsum([len(episode) for episode, _ in finished])
-        frames, info_bytes = int(ends[-1]), self._append_infos([info for _, info in finished])
-        self._append_frames([episode for episode, _ in finished])
+        frames = int(ends[-1])
+        checksums = self._append_frames([episode for episode, _ in finished])
+        provenance_bytes = self._append_facts(infos, checksums)
         self._chunks[EPISODE_ENDS.key].append(self.n_episodes, ends)
         commit_file = metadata_path(self._root, EPISODE_ENDS)
         write_file(commit_file + PARTIAL, (EPISODE_ENDS.metadata_bytes(episodes),), self._syncer)
@@ -109,12 +118,13 @@ class StoreWriter:
             shards.publish()
         self._syncer.flush()
         for column in self._grown:
-            rows = frames if column.key.startswith("data/") else info_bytes if column is INFO else episodes
+            in_data = column.key.startswith("data/")
+            rows = frames if in_data else provenance_bytes if column is PROVENANCE else episodes
             self._grow_shape(column, rows)
         os.replace(commit_file + PARTIAL, commit_file)  # the commit
         self._syncer.note_folder(os.path.dirname(commit_file))
         self._syncer.flush()
-        self.n_episodes, self.n_frames, self._info_bytes = episodes, frames, info_bytes
+        self.n_episodes, self.n_frames, self._provenance_bytes = episodes, frames, provenance_bytes
 
     def close(self) -> None:
         """Gives the store back."""
@@ -163,8 +173,8 @@ class StoreWriter:
     # -- shapes
 
     def _committed(self, column: Column) -> int:
-        if column is INFO:
-            return self._info_bytes
+        if column is PROVENANCE:
+            return self._provenance_bytes
         return self.n_frames if column.key.startswith("data/") else self.n_episodes
 
     def _repair_shape(self, column: Column) -> None:
@@ -194,38 +204,43 @@ class StoreWriter:
 
     # -- rows
 
-    def _append_frames(self, episodes: Sequence[OpenEpisode]) -> None:
+    def _append_frames(self, episodes: Sequence[OpenEpisode]) -> list[int]:
+        """Returns the episodes' checksums."""
         for name in episodes[0].images:
             encoded = [data for episode in episodes for data in episode.images[name]]
             self._shards[f"data/{name}"].append(self.n_frames, encoded)
-        parts = [episode.arrays(self._codes) for episode in episodes]
+        parts = [episode.arrays(self._codes[INSTRUCTIONS.key]) for episode in episodes]
         for key in parts[0]:
             values = np.concatenate([arrays[key] for arrays in parts])
             self._chunks[f"data/{key}"].append(self.n_frames, values)
+        checksums = []
+        for episode, arrays in zip(episodes, parts, strict=True):
+            stored = {key: episode.images.get(key) or [arrays[key].tobytes()] for key in self._frame_columns}
+            checksums.append(checksum_of(stored))
+        return checksums
 
-    def _append_infos(self, infos: Sequence[EpisodeInfo]) -> int:
+    def _append_facts(self, infos: Sequence[EpisodeInfo], checksums: Sequence[int]) -> int:
         """Returns the new length of the JSON texts."""
-        for column in EPISODE_NUMBERS:
-            values = [getattr(info, column.key.removeprefix("meta/")) for info in infos]
-            self._chunks[column.key].append(self.n_episodes, np.array(values, column.dtype))
-        texts = [info_to_json(info) for info in infos]
-        self._chunks[INFO.key].append(self._info_bytes, np.frombuffer(b"".join(texts), np.uint8))
-        ends = self._info_bytes + np.cumsum([len(text) for text in texts])
-        self._chunks[INFO_ENDS.key].append(self.n_episodes, ends)
+        codes = [self._codes[table.key] for table in _TABLES]
+        for key, values in fact_rows(infos, checksums, *codes).items():
+            self._chunks[key].append(self.n_episodes, values)
+        texts = [provenance_text(info) for info in infos]
+        self._chunks[PROVENANCE.key].append(self._provenance_bytes, np.frombuffer(b"".join(texts), np.uint8))
+        ends = self._provenance_bytes + np.cumsum([len(text) for text in texts])
+        self._chunks[PROVENANCE_ENDS.key].append(self.n_episodes, ends)
         return int(ends[-1])
 
-    def _add_wordings(self, instructions: list[str]) -> None:
+    def _add_texts(self, table: Column, texts: list[str]) -> None:
         """Numbers the texts that are new. Should the commit fail, they stay in the table and do no harm."""
-        new = [text for text in dict.fromkeys(instructions) if text not in self._codes]
+        codes = self._codes[table.key]
+        new = [text for text in dict.fromkeys(texts) if text not in codes]
         if new:
-            shards, rows = self._shards[INSTRUCTIONS.key], len(self._codes)
+            shards, rows = self._shards[table.key], len(codes)
             shards.append(rows, [encode_text(text) for text in new])
             self._syncer.flush()
             shards.publish()
-            replace_file(
-                metadata_path(self._root, INSTRUCTIONS), INSTRUCTIONS.metadata_bytes(rows + len(new)), self._syncer
-            )
-            self._codes.update({text: rows + k for k, text in enumerate(new)})
+            replace_file(metadata_path(self._root, table), table.metadata_bytes(rows + len(new)), self._syncer)
+            codes.update({text: rows + k for k, text in enumerate(new)})
 
 
 def vacant(path: str | os.PathLike[str]) -> bool:

@@ -52,6 +52,7 @@ class PolicyNetwork(nn.Module, ABC):
 
     def __init__(self, config: PolicyConfig, embodiment: Embodiment, assets: Assets | None = None) -> None:
         super().__init__()
+        embodiment.require_action(f"network '{self.policy_type}'")
         self.config = config
         self.embodiment = embodiment
         self.tokenizer = TextTokenizer(assets[TOKENIZER], TOKENIZER) if assets else packaged_tokenizer()

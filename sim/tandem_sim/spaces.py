@@ -23,7 +23,8 @@ def observation_space(embodiment: Embodiment) -> spaces.Dict:
 
 
 def action_space(embodiment: Embodiment) -> spaces.Box:
-    """One control step's command (A,) float32 within the embodiment's limits."""
+    """One control step's command (A,) float32 within the embodiment's limits; raises TandemError if it has none."""
+    embodiment.require_action("action space")
     return spaces.Box(embodiment.action_low, embodiment.action_high, dtype=np.float32)
 
 

@@ -110,3 +110,18 @@ def assert_same_frames() -> Callable[[list[Frame], list[Frame]], None]:
                 assert getattr(a, key) == getattr(b, key), key
 
     return check
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[[int, int, int], np.ndarray]:
+    """Makes RGB pictures that look like a camera's: gradients, shapes, slight noise."""
+
+    def make(height: int, width: int, seed: int = 0) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        y, x = np.mgrid[0:height, 0:width]
+        image = np.stack([60 + 80 * x / width, 128 + 60 * np.sin(x / 20 + seed), 80 + 90 * y / height], -1)
+        top, left = rng.integers(0, (height // 2, width // 2))
+        image[top : top + height // 4, left : left + width // 4] = rng.integers(0, 255, 3)
+        return (image + rng.normal(0, 2, image.shape)).clip(0, 255).astype(np.uint8)
+
+    return make

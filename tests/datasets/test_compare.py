@@ -1,5 +1,6 @@
 """Two recordings of the same thing are equal; any difference is named."""
 
+import uuid
 from dataclasses import replace
 
 import numpy as np
@@ -41,7 +42,7 @@ def test_equal_whoever_and_whenever(store_of, embodiment, make_frames):
     frames = make_frames(embodiment, 5, begin_ns=50)
     info = EpisodeInfo(1, "say", begin_ns=20, outcome="success", success=True)
     a = store_of("a", embodiment, info, frames)
-    later = replace(info, uuid="other", provenance={"who": "me"}, begin_ns=10**15 + 20)
+    later = replace(info, uuid=str(uuid.uuid4()), provenance={"who": "me"}, begin_ns=10**15 + 20)
     other = [
         replace(f, observation=replace(f.observation, instruction="more wordings")) for f in make_frames(embodiment, 3)
     ]

@@ -56,7 +56,7 @@ def test_derived_sizes_and_limits(embodiment):
 @pytest.mark.parametrize(
     ("build", "words"),
     [
-        (lambda: replace(_SMALL, action=()), "action is none"),
+        (lambda: replace(_SMALL, action=(), cameras=()), "action is none"),
         (lambda: replace(_SMALL, cameras=(), state=()), "cameras and state"),
         (lambda: replace(_SMALL, rate_hz=0.0), "rate_hz"),
         (lambda: replace(_SMALL, cameras=_SMALL.cameras * 2), "top"),
@@ -73,6 +73,18 @@ def test_contradictions_are_refused(build, words):
     with pytest.raises(TandemError, match=words) as caught:
         build()
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_only_watched_has_no_action():
+    """Videos: there is something to see and nothing to command, and whoever needs actions says so."""
+    watched = replace(_SMALL, state=(), action=())
+    assert (watched.action_dim, watched.action_low.shape) == (0, (0,))
+    assert Embodiment.from_dict(watched.to_dict()) == watched
+    assert "action" not in watched.lerobot_features()
+    assert _SMALL.misfits(watched)
+    with pytest.raises(TandemError, match="policy p: embodiment 'small' has no action"):
+        watched.require_action("policy p")
+    _SMALL.require_action("policy p")
 
 
 def test_a_joint_may_have_position_and_velocity(embodiment):

@@ -123,7 +123,7 @@ def test_arrays_may_be_read_only_or_views(tmp_path, embodiment, make_frames, ass
         _observation(frame, images={**frame.observation.images, "top": image})
         for frame, image in zip(frames, (frozen, flipped), strict=True)
     ]
-    for codec in CODECS:
+    for codec in (name for name, codec in CODECS.items() if codec.lossless):
         with Recorder(tmp_path / codec, embodiment, codec=codec) as recorder:
             recorder.write_episode(INFO, given)
         assert_same_frames(Store(tmp_path / codec).frames(0), frames)
@@ -136,6 +136,9 @@ def test_arrays_may_be_read_only_or_views(tmp_path, embodiment, make_frames, ass
         ({"end_ns": 1}, "its frames are from"),
         ({"seed": 2**63}, "64 bits"),
         ({"outcome": None}, "outcome is None"),
+        ({"failure_reason": 3}, "failure_reason is 3"),
+        ({"env": "\ud800"}, "env is"),
+        ({"uuid": "first"}, "allowed: a UUID"),
         ({"provenance": {"a": np.zeros(1)}}, "JSON"),
         ({"provenance": "me"}, "a mapping"),
     ],

@@ -32,7 +32,9 @@ def recorded(tmp_path_factory, embodiment, make_frames):
                 env="tandem/Rig-v0",
                 begin_ns=k * 10**9,
                 success=k % 2 == 0,
-                outcome="ö\ud800\n" if k == 1 else "success",
+                outcome="ö\n" if k == 1 else "success",
+                failure_reason="slipped" if k % 2 else "",
+                deleted=k in (2, 4),
                 provenance={"step": k, "nested": {"x": [1.5, None, True]}},
             )
             infos.append(recorder.write_episode(info, frames))
@@ -47,6 +49,10 @@ def test_frames_come_back_byte_for_byte(recorded, assert_same_frames):
         assert_same_frames(store.frames(k), frames)
         assert store.info(k) == infos[k]
     assert store.infos() == infos
+    assert store.kept.tolist() == [0, 1, 3, 5]
+    assert store.episode_texts("outcome") == [info.outcome for info in infos]
+    assert store.episode_texts("failure_reason") == [info.failure_reason for info in infos]
+    assert store.episode_texts("task") == [info.instruction for info in infos]
 
 
 def test_columns_are_all_episodes_in_a_row(recorded, embodiment):
@@ -83,8 +89,8 @@ def test_what_is_not_there_is_named(recorded):
     store = Store(recorded[0])
     with pytest.raises(TandemError, match="did you mean 'reward'"):
         store.load("rewards")
-    with pytest.raises(TandemError, match="unknown name 'uuid'"):
-        store.load_episodes("uuid")
+    with pytest.raises(TandemError, match="unknown name 'uid'; did you mean 'uuid'"):
+        store.load_episodes("uid")
     with pytest.raises(TandemError, match=r"no episode 6 \(allowed: 0..5\)"):
         store.info(6)
     with pytest.raises(TandemError, match="no episode -1"):
@@ -101,7 +107,19 @@ def test_every_codec(tmp_path, embodiment, make_frames, assert_same_frames, code
         recorder.write_episode(EpisodeInfo(0, ""), frames[100:])
     store = Store(tmp_path / "a")
     assert store.codec == codec
-    assert_same_frames(store.frames(0) + store.frames(1), frames)
+    expected = [_through(frame, CODECS[codec]) for frame in frames]
+    unchanged = expected[0].observation.images["top"].tobytes() == frames[0].observation.images["top"].tobytes()
+    assert CODECS[codec].lossless == unchanged
+    assert_same_frames(store.frames(0) + store.frames(1), expected)
+
+
+def _through(frame, codec):
+    """The frame with its images as they come out of the codec."""
+    images = {}
+    for name, image in frame.observation.images.items():
+        images[name] = np.empty_like(image)
+        codec.decode(memoryview(codec.encode(image)), images[name])
+    return replace(frame, observation=replace(frame.observation, images=images))
 
 
 def test_without_cameras_or_without_state(tmp_path, embodiment, blind, make_frames, assert_same_frames):
@@ -121,6 +139,26 @@ def test_without_cameras_or_without_state(tmp_path, embodiment, blind, make_fram
             for f in frames
         ]
         assert_same_frames(store.frames(0), told)
+
+
+def test_episodes_without_actions(tmp_path, embodiment, make_frames, assert_same_frames):
+    watched = replace(embodiment, state=(), action=())
+    frames = make_frames(watched, 5)
+    frames = [
+        replace(
+            f,
+            requested=None,
+            label=None,
+            observation=replace(f.observation, stream_stamps_ns=dict.fromkeys(("top", "deep"), f.observation.stamp_ns)),
+        )
+        for f in frames
+    ]
+    with Recorder(tmp_path / "a", watched) as recorder:
+        recorder.write_episode(EpisodeInfo(0, ""), frames)
+    store = Store(tmp_path / "a")
+    assert store.load("action").shape == (5, 0)
+    assert_same_frames(store.frames(0), frames)
+    store.verify(0)
 
 
 def test_an_empty_store(tmp_path, embodiment):

@@ -79,6 +79,7 @@ def test_foreign_and_newer_stores(path):
     [
         (("codec",), "lzma"),
         (("codec",), ["zstd"]),
+        (("checksum",), "md5"),
         (("embodiment",), None),
         (("embodiment", "cameras", 0, "name"), "../../../etc"),
         (("embodiment", "cameras", 0, "name"), "/etc/passwd"),
@@ -127,6 +128,10 @@ def test_a_pipe_does_not_block_a_recorder(path, embodiment):
         ("meta/episode_ends/zarr.json", ("data_type",), "float64"),
         ("meta/instructions/zarr.json", ("shape",), [10**9]),
         ("meta/instructions/zarr.json", ("shape",), [1]),
+        ("meta/names/zarr.json", ("shape",), [0]),
+        ("meta/uuid/zarr.json", ("data_type",), "object"),
+        ("data/state/zarr.json", ("data_type",), "object"),
+        ("data/top/zarr.json", ("codecs", 0, "configuration", "codecs", 1, "name"), "python_pickle"),
         ("data/top/zarr.json", ("chunk_grid", "configuration", "chunk_shape"), [10**9, 6, 8, 3]),
         ("data/top/zarr.json", ("codecs", 0, "configuration", "index_location"), "start"),
         ("data/state/zarr.json", ("data_type",), "float64"),
@@ -146,8 +151,8 @@ def test_hostile_episode_ends(path, ends):
 
 
 @pytest.mark.parametrize("ends", [[2**60, 2**60 + 1, 2**60 + 2], [9, 5, 20], [-9, 1, 2], [0, 0, 0]])
-def test_hostile_info_ends(path, ends):
-    with (path / "meta/info_ends/c.0").open("r+b") as file:
+def test_hostile_provenance_ends(path, ends):
+    with (path / "meta/provenance_ends/c.0").open("r+b") as file:
         file.write(np.array(ends, "<i8").tobytes())
     _refused(path)
 
@@ -160,9 +165,11 @@ def test_hostile_info_ends(path, ends):
         "data/state/c.0.0",
         "data/stamp/c.0",
         "meta/episode_ends/c.0",
-        "meta/info/c.0",
-        "meta/info_ends/c.0",
+        "meta/provenance/c.0",
+        "meta/provenance_ends/c.0",
         "meta/instructions/c.0",
+        "meta/names/c.0",
+        "meta/uuid/c.0.0",
         "meta/seed/c.0",
     ],
 )
@@ -195,17 +202,62 @@ def test_any_flipped_byte_of_a_shard_is_seen_or_harmless(path):
 
 
 def test_codes_out_of_range(path):
-    for key, value, words in (("instruction", -1, "code"), ("instruction", 99, "code"), ("source", 99, "code")):
-        file = next((path / "data" / key).glob("c.*"))
+    cases = [("data/instruction", -1), ("data/instruction", 99), ("data/source", 99), ("meta/task", 99)]
+    cases += [("meta/outcome", -1), ("meta/failure_reason", 4), ("meta/env", 2**31 - 1)]
+    for key, value in cases:
+        file = next((path / key).glob("c.*"))
         data = file.read_bytes()
-        kind = np.int32 if key == "instruction" else np.uint8
+        kind = np.uint8 if key == "data/source" else np.int32
         file.write_bytes(np.array(value, kind).tobytes() + data[np.dtype(kind).itemsize :])
-        _refused(path, words)
+        _refused(path, "code")
         file.write_bytes(data)
 
 
-def test_a_store_larger_than_memory_says_so(path):
-    """Gigantic images: the files say 16384 x 16384 and are there, but nothing fits."""
+def test_any_changed_row_is_found_by_its_checksum(tmp_path, embodiment, make_frames):
+    """Also where the codec itself would notice nothing."""
+    lengths = (100, 200, 30)
+    for codec in ("raw", "jpeg", "zstd"):
+        path = tmp_path / codec
+        with Recorder(path, embodiment, codec=codec, fsync=False) as recorder:
+            for k, length in enumerate(lengths):
+                recorder.write_episode(EpisodeInfo(k, "say"), make_frames(embodiment, length, seed=k))
+        store = Store(path)
+        for episode in range(len(lengths)):
+            store.verify(episode)
+        row_bytes = {"state": 12, "action": 8, "reward": 8, "stamp_top": 8, "has_label": 1, "instruction": 4}
+        for key, size in row_bytes.items():
+            for row, owner in ((0, 0), (99, 0), (100, 1), (329, 2)):
+                with next((path / "data" / key).glob("c.*")).open("r+b") as file:
+                    file.seek(row * size)
+                    byte = file.read(1)
+                    file.seek(row * size)
+                    file.write(bytes([byte[0] ^ 1]))
+                for episode in range(len(lengths)):
+                    if episode == owner:
+                        with pytest.raises(TandemError, match=f"episode {episode} is damaged .its checksum"):
+                            store.verify(episode)
+                    else:
+                        store.verify(episode)
+                with next((path / "data" / key).glob("c.*")).open("r+b") as file:
+                    file.seek(row * size)
+                    file.write(byte)
+        shard = path / "data/top/c.0.0.0.0"
+        data = shard.read_bytes()
+        shard.write_bytes(data[:7] + bytes([data[7] ^ 1]) + data[8:])
+        with pytest.raises(TandemError, match="episode 0 is damaged"):
+            store.verify(0)
+        store.verify(2)
+
+
+def test_a_store_of_before_the_first_release(path):
+    content = json.loads((path / "zarr.json").read_bytes())
+    del content["attributes"]["checksum"]
+    (path / "zarr.json").write_text(json.dumps(content))
+    _refused(path, "before the first release")
+
+
+def test_gigantic_images_are_refused_before_memory_is_taken(path):
+    """The files say 16384 x 16384 and are there, but what they hold is small."""
     root = json.loads((path / "zarr.json").read_bytes())
     camera = root["attributes"]["embodiment"]["cameras"][0]
     camera["height"] = camera["width"] = 16384
@@ -215,13 +267,10 @@ def test_a_store_larger_than_memory_says_so(path):
     shape["chunk_grid"]["configuration"]["chunk_shape"] = [256, 16384, 16384, 3]
     shape["codecs"][0]["configuration"]["chunk_shape"] = [1, 16384, 16384, 3]
     (path / "data/top/zarr.json").write_text(json.dumps(shape))
-    limits = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (100 << 30, limits[1]))
-    try:
-        with pytest.raises(TandemError, match=r"too large to load whole \(242 GB\)"):
-            Store(path).load("top")
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, limits)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(TandemError, match=r"row 0 of .* is damaged: content of 144 bytes instead of 805306368"):
+        Store(path).load("top")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
 
 
 @pytest.mark.parametrize(

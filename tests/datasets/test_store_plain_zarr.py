@@ -1,25 +1,39 @@
 """Somebody with nothing but zarr-python sees the same bytes, and our zarr.json is what zarr itself would write."""
 
 import json
+import uuid
 import warnings
 from dataclasses import replace
 
+import imagecodecs.zarr
 import numpy as np
 import pytest
 import zarr
 
 from tandem_datasets.codecs import CODECS
 from tandem_datasets.frames import EpisodeInfo
-from tandem_datasets.layout import EPISODE_ENDS, EPISODE_NUMBERS, INFO, INFO_ENDS, INSTRUCTIONS, frame_columns
+from tandem_datasets.layout import (
+    EPISODE_COLUMNS,
+    EPISODE_ENDS,
+    INSTRUCTIONS,
+    NAMES,
+    PROVENANCE,
+    PROVENANCE_ENDS,
+    frame_columns,
+)
 from tandem_datasets.recorder import Recorder
 from tandem_datasets.store import Store
+
+imagecodecs.zarr.register_codecs()  # all that jpeg and jpegxl need to be read by zarr-python
 
 
 @pytest.fixture(params=CODECS)
 def path(request, tmp_path, embodiment, make_frames):
     with Recorder(tmp_path / "a", embodiment, codec=request.param, fsync=False) as recorder:
         for k, length in enumerate((3, 300, 40)):
-            info = EpisodeInfo(k, "say", success=k == 1, outcome="gut", provenance={"k": k})
+            info = EpisodeInfo(
+                k, "say", "rig", "gut", k == 1, provenance={"k": k}, failure_reason="slipped", deleted=k == 2
+            )
             recorder.write_episode(info, make_frames(embodiment, length, seed=k))
     return tmp_path / "a"
 
@@ -36,17 +50,21 @@ def test_every_array_is_read_identically(path):
             assert (theirs.dtype, theirs.shape) == (ours.dtype, ours.shape), key
             assert theirs.tobytes() == ours.tobytes(), key
         meta = dict(group["meta"].members())
-        assert sorted(meta) == sorted(
-            c.key.removeprefix("meta/") for c in (EPISODE_ENDS, *EPISODE_NUMBERS, INFO, INFO_ENDS, INSTRUCTIONS)
-        )
+        known = (*EPISODE_COLUMNS, EPISODE_ENDS, PROVENANCE, PROVENANCE_ENDS, INSTRUCTIONS, NAMES)
+        assert sorted(meta) == sorted(column.key.removeprefix("meta/") for column in known)
         assert meta["episode_ends"][:].tolist() == store.episode_ends.tolist()
-        for key in ("seed", "success", "begin_ns", "end_ns"):
-            assert meta[key][:].tobytes() == store.load_episodes(key).tobytes()
+        for column in EPISODE_COLUMNS:
+            key = column.key.removeprefix("meta/")
+            assert meta[key][:].tobytes() == store.load_episodes(key).tobytes(), key
         assert list(meta["instructions"][:]) == store.instructions
-        ends = [0, *meta["info_ends"][:]]
+        assert list(meta["names"][:]) == store.names
+        ends = [0, *meta["provenance_ends"][:]]
         for k, info in enumerate(store.infos()):
-            facts = json.loads(bytes(meta["info"][ends[k] : ends[k + 1]]))
-            assert facts == {key: getattr(info, key) for key in ("uuid", "env", "outcome", "instruction", "provenance")}
+            assert json.loads(bytes(meta["provenance"][ends[k] : ends[k + 1]])) == info.provenance == {"k": k}
+            assert str(uuid.UUID(bytes=bytes(meta["uuid"][k]))) == info.uuid
+            assert meta["instructions"][int(meta["task"][k])] == info.instruction == "say"
+            for key in ("env", "outcome", "failure_reason"):
+                assert meta["names"][int(meta[key][k])] == getattr(info, key)
     assert group.attrs["tandem_schema"] == 1
     assert group.attrs["codec"] == store.codec
     assert group.attrs["embodiment"] == store.embodiment.to_dict()
@@ -81,7 +99,8 @@ def test_we_read_what_zarr_writes(path, tmp_path, embodiment):
             copy[...] = array[...]
     ours, theirs = Store(path), Store(tmp_path / "copy")
     for key in ours.keys:
-        assert theirs.load(key).tobytes() == ours.load(key).tobytes(), key
+        if key != "top" or ours.codec != "jpeg":  # which loses a little once more
+            assert theirs.load(key).tobytes() == ours.load(key).tobytes(), key
     assert theirs.infos() == ours.infos()
     assert theirs.digest == ours.digest
 

@@ -32,6 +32,7 @@ from tandem_ros.stats import EpisodeStats
 from tandem_ros.supervisor import Supervisor
 
 PATIENCE_S = 40.0
+UUID = "5f0c8a3e-2f6d-4f4b-9d0a-3c1b7e9a6d21"
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +235,7 @@ def test_recorder_commits_what_came_and_declares_the_rest_missing(driver, blockf
     early = driver.begin(9)
     driver.ask(early, (0.5, 0))
     driver.acted(1)
-    recorder.set({"begin.uuid": "one", "begin.seed": 9, "begin.begin_ns": early + period}, PATIENCE_S).accepted()
+    recorder.set({"begin.uuid": UUID, "begin.seed": 9, "begin.begin_ns": early + period}, PATIENCE_S).accepted()
     for _ in range(2):
         recorder.trigger("begin", PATIENCE_S).message()
     begin = driver.begin(9)
@@ -251,7 +252,7 @@ def test_recorder_commits_what_came_and_declares_the_rest_missing(driver, blockf
     assert store.load("action").tolist() == [[0.5, 0.0]]
     assert store.load("stamp").tolist() == [begin]
     info = store.info(0)
-    assert (info.uuid, info.outcome, info.provenance) == ("one", "lost", {"missing_frames": 1})
+    assert (info.uuid, info.outcome, info.provenance) == (UUID, "lost", {"missing_frames": 1})
 
 
 class Robot(Other):

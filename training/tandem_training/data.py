@@ -96,6 +96,7 @@ def load_frames(paths: Sequence[str | Path], where: str = "data") -> tuple[Frame
         raise TandemError(f"{where}: no store (allowed: data=<store>, or data='[a,b]')")
     stores = [Store(path) for path in paths]
     embodiment = stores[0].embodiment
+    embodiment.require_action(f"{where}: {paths[0]}")
     for path, store in zip(paths, stores, strict=True):
         if store.n_frames == 0:
             raise TandemError(f"{where}: {path} is empty (allowed: at least one episode)")

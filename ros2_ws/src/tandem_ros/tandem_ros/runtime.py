@@ -176,7 +176,9 @@ def json_parameter(node: Node, name: str, text: str) -> Any:
 
 
 def embodiment_parameter(node: Node) -> Embodiment:
-    """The parameter ``embodiment``, JSON of ``Embodiment.to_dict``."""
+    """The parameter ``embodiment``, JSON of ``Embodiment.to_dict``: of something that can be commanded."""
     text = parameter(node, "embodiment", "")
     where = f"{node.get_name()}: parameter embodiment"
-    return Embodiment.from_dict(json_parameter(node, "embodiment", text), where)
+    embodiment = Embodiment.from_dict(json_parameter(node, "embodiment", text), where)
+    embodiment.require_action(where)
+    return embodiment
