@@ -67,7 +67,7 @@ def load_network(directory: str | Path, device: str | torch.device = "cpu") -> P
     path = Path(directory)
     outline = outline_network(path)
     weights = _read_weights(path / WEIGHTS)
-    with torch.random.fork_rng(devices=[]):  # the throw-away initialisation must not move the caller's randomness
+    with torch.random.fork_rng(devices=[]), _Uninitialised():  # what draws all the same must not move the caller's
         network = type(outline)(outline.config, outline.embodiment, outline.assets())
     network.load_state_dict(weights)
     return network.to(device).eval()
@@ -236,8 +236,10 @@ def _refuse_wrong_places(path: Path) -> None:
 
 
 class _Uninitialised(TorchFunctionMode):
-    """Leaves out random values: on ``meta`` torch runs them through decompositions in Python, and to import those
-    (torch._dynamo, sympy) takes longer than to import torch: 3.6 s.
+    """Leaves out values that nobody will read: those to load come after them, and on ``meta`` there are none.
+
+    Drawing them takes longer than reading them from a file. On ``meta`` torch even runs them through decompositions in
+    Python, and to import those (torch._dynamo, sympy) takes longer than to import torch: 3.6 s.
     """
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
