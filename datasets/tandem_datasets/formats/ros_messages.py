@@ -178,6 +178,10 @@ class Messages:
         }
         return definition(TRAJECTORY).encode(values)
 
+    def label(self, action: np.ndarray, stamp_ns: int) -> bytes:
+        """What an expert would have done on the observation at ``stamp_ns``."""
+        return self.action(action, stamp_ns, Source.EXPERT)
+
     def step(self, outcome: StepOutcome, stamp_ns: int) -> bytes:
         """What the step on the observation at ``stamp_ns`` led to."""
         numbers = (outcome.reward, outcome.terminated, outcome.truncated, outcome.success)
