@@ -27,7 +27,7 @@ def ask(network, images, state, colours):
     return {"images.top": images, "state": state, **tokens}
 
 
-def test_the_named_block_is_found_on_new_boards(body):
+def test_the_named_block_is_found_on_new_boards(body, descend):
     torch.manual_seed(0)
     network = create("tinyvla", body(), chunk_size=1, dim=32, vision_depth=1)
     images, state, targets = boards(400, seed=1)
@@ -36,17 +36,13 @@ def test_the_named_block_is_found_on_new_boards(body):
     ones = np.ones(2, np.float32)
     plain = {"mean": 0 * ones, "std": ones, "min": -ones, "max": ones}
     network.set_statistics({"state": plain, "action": plain})
-    momenta = [torch.zeros_like(value) for value in network.parameters()]
-    for step in range(150):
-        rows = torch.arange(32 * step, 32 * step + 32) % 400
-        batch = ask(network, images[rows], state[rows], [list(COLOURS)[named[row]] for row in rows])
-        batch |= {"action": wanted[rows][:, None], "action_is_pad": torch.zeros(32, 1, dtype=torch.bool)}
-        gradients = torch.autograd.grad(network.loss(batch)[0], list(network.parameters()))
-        with torch.no_grad():  # steps of one size along the mean sign: torch's optimizers take seconds to import
-            for value, momentum, gradient in zip(network.parameters(), momenta, gradients, strict=True):
-                momentum.lerp_(gradient, 0.1)
-                value.sub_(momentum.sign(), alpha=2e-3 * (1 - step / 150))
 
+    def batch(step):
+        rows = torch.arange(32 * step, 32 * step + 32) % 400
+        asked = ask(network, images[rows], state[rows], [list(COLOURS)[named[row]] for row in rows])
+        return asked | {"action": wanted[rows][:, None], "action_is_pad": torch.zeros(32, 1, dtype=torch.bool)}
+
+    descend(network, batch, 150, rate=2e-3, inertia=0.9)
     network.eval()
     images, state, targets = boards(100, seed=9)
     for index, colour in enumerate(COLOURS):

@@ -57,7 +57,6 @@ VQBET: dict[str, Any] = {
                 "gpt_input_dim": 16, "gpt_output_dim": 16, "gpt_hidden_dim": 16, "gpt_n_head": 2},
 }  # fmt: skip
 BEFORE, AFTER = "policy_preprocessor.json", "policy_postprocessor.json"
-KEYS = [(0, 0), (0, 1), (7, 0)]
 
 
 def make(settings: dict[str, Any]) -> PolicyNetwork:
@@ -65,34 +64,6 @@ def make(settings: dict[str, Any]) -> PolicyNetwork:
     network = create("lerobot", BODY, **settings)
     network.set_statistics(STATISTICS)
     return network
-
-
-def make_batch(network: PolicyNetwork, texts: tuple[str, ...] = ("find red", "", "größe")) -> dict[str, Tensor]:
-    rng = np.random.default_rng(0)
-    size, steps, past = len(texts), network.n_obs_steps, network.n_past_actions
-    lead = (size,) if steps == 1 else (size, steps)
-    batch = {
-        "images.top": torch.from_numpy(rng.integers(0, 256, (*lead, 64, 64, 3)).astype(np.uint8)),
-        "state": torch.from_numpy(rng.uniform(-1, 1, (*lead, 2)).astype(np.float32)),
-        "action": torch.from_numpy(rng.uniform(0, 1, (size, network.chunk_size, 2)).astype(np.float32)),
-        "action_is_pad": torch.zeros(size, network.chunk_size, dtype=torch.bool),
-        "past_action": torch.from_numpy(rng.uniform(0, 1, (size, past, 2)).astype(np.float32)),
-        "past_action_is_pad": torch.zeros(size, past, dtype=torch.bool),
-    }
-    return batch | network.tokenize(texts)
-
-
-def train(network: PolicyNetwork, batch: dict[str, Tensor], steps: range) -> None:
-    optimizer = torch.optim.SGD(network.parameters(), 1e-3)
-    for step in steps:
-        torch.manual_seed(step)
-        loss, told = network.train().loss(batch)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        assert torch.isfinite(loss)
-        assert all(value.numel() == 1 and not value.requires_grad for value in told.values())
-    network.eval()
 
 
 def predict(network: PolicyNetwork, batch: dict[str, Tensor], keys: list[tuple[int, int]] | None = None) -> Tensor:
@@ -103,23 +74,14 @@ def predict(network: PolicyNetwork, batch: dict[str, Tensor], keys: list[tuple[i
 @pytest.mark.parametrize(
     "settings", [ACT, ENLARGED, DIFFUSION, DDPM, VQBET], ids=["act", "enlarged", "diffusion", "ddpm", "vqbet"]
 )
-def test_it_trains_repeats_and_comes_back_equal(settings, tmp_path):
+def test_it_trains_repeats_and_comes_back_equal(settings, batch_of, train_on, chunks_of, tmp_path):
     network = make(settings)
-    batch = make_batch(network)
+    batch = batch_of(network, texts=("find red", "", "größe"))
     network.start(batch)
-    train(network, batch, range(3))  # VQ-BeT's codes are learned in the first two
-    torch.manual_seed(1)
-    wanted = torch.rand(1)
-    torch.manual_seed(1)
-    chunks = predict(network, batch, KEYS)
-    assert torch.equal(torch.rand(1), wanted), "predicting with keys moved the caller's generator"
-    assert chunks.shape == (3, settings["chunk_size"], 2)
-    assert torch.isfinite(chunks).all()
-    assert torch.equal(predict(network, batch, KEYS), chunks)
-    alone = predict(network, {key: value[1:2] for key, value in batch.items()}, KEYS[1:2])
-    torch.testing.assert_close(alone, chunks[1:2], rtol=0, atol=1e-4)
-    others = predict(network, batch, [(9, 9)] * 3)
-    assert torch.equal(others, chunks) == (settings["policy"] == "act")
+    train_on(network, batch, range(3))  # VQ-BeT's codes are learned in the first two
+    noisy = settings["policy"] != "act"
+    chunks = chunks_of(network, batch, noisy)
+    assert chunks.shape[1] == settings["chunk_size"]
 
     folder = save(network, tmp_path / "policy")
     again = open_directory(folder)
@@ -127,9 +89,9 @@ def test_it_trains_repeats_and_comes_back_equal(settings, tmp_path):
     assert again.config.options.items() >= settings["options"].items()
     for key in ("chunk_size", "n_action_steps", "embedding_size", "image_scale"):
         assert getattr(again.config, key) == getattr(network.config, key)
-    assert torch.equal(predict(again, batch, KEYS), chunks)
+    assert torch.equal(chunks_of(again, batch, noisy), chunks)
     again.forget_processors()
-    assert torch.equal(predict(again, batch, KEYS), chunks), "statistics did not come back whole"
+    assert torch.equal(chunks_of(again, batch, noisy), chunks), "statistics did not come back whole"
 
 
 def open_directory(folder: Path) -> Any:
@@ -139,29 +101,30 @@ def open_directory(folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("settings", [ACT, VQBET], ids=["act", "vqbet"])
-def test_a_state_dict_is_all_that_a_resumed_training_needs(settings):
+def test_a_state_dict_is_all_that_a_resumed_training_needs(settings, batch_of, train_on, chunks_of):
     """Regression: LeRobot counts the steps of VQ-BeT's first phase in a plain number, and counts validations too."""
     through = make(settings)
-    batch = make_batch(through)
+    batch = batch_of(through)
     through.start(batch)
-    train(through, batch, range(1))
+    train_on(through, batch, range(1))
     through.loss(batch)  # a validation
     kept = {name: value.clone() for name, value in through.state_dict().items()}
-    train(through, batch, range(1, 3))
+    train_on(through, batch, range(1, 3))
     resumed = make(settings)
     resumed.load_state_dict(kept)
-    train(resumed, batch, range(1, 3))
+    train_on(resumed, batch, range(1, 3))
     differ = [
         name for name, value in through.state_dict().items() if not torch.equal(value, resumed.state_dict()[name])
     ]
     assert differ == []
-    assert torch.equal(predict(resumed, batch, KEYS), predict(through, batch, KEYS))
+    noisy = settings is VQBET
+    assert torch.equal(chunks_of(resumed, batch, noisy), chunks_of(through, batch, noisy))
 
 
 @pytest.fixture(scope="module")
-def act() -> PolicyNetwork:
+def act(batch_of) -> PolicyNetwork:
     network = make(ACT)
-    network.start(make_batch(network))
+    network.start(batch_of(network))
     return network.eval()
 
 
@@ -183,34 +146,34 @@ def copied(act_directory, tmp_path) -> Path:
     return folder
 
 
-def test_instructions_are_heard(act):
-    one = predict(act, make_batch(act, ("find the red block",) * 2))
-    other = predict(act, make_batch(act, ("find the blue block",) * 2))
+def test_instructions_are_heard(act, batch_of):
+    one = predict(act, batch_of(act, texts=["find the red block"]))
+    other = predict(act, batch_of(act, texts=["find the blue block"]))
     assert (one - other).abs().max() > 1e-4
-    assert torch.equal(predict(act, make_batch(act, ("Find the RED block!",) * 2)), one)
+    assert torch.equal(predict(act, batch_of(act, texts=["Find the RED block!"])), one)
 
 
-def test_without_an_embedding_they_are_not():
+def test_without_an_embedding_they_are_not(batch_of):
     deaf = make({**ACT, "embedding_size": 0}).eval()
     assert "observation.environment_state" not in deaf.policy.config.input_features
-    one, other = (predict(deaf, make_batch(deaf, (text,))) for text in ("find the red block", "go"))
+    one, other = (predict(deaf, batch_of(deaf, texts=[text])) for text in ("find the red block", "go"))
     assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("settings", [ACT, ENLARGED], ids=["act", "enlarged"])
-def test_lerobots_own_road_gives_the_same_actions(settings, tmp_path):
+def test_lerobots_own_road_gives_the_same_actions(settings, batch_of, tmp_path):
     """With LeRobot's factory alone, as its commands open a directory; one observation at a time, from its queue."""
     from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 
     network = make(settings)
-    network.start(make_batch(network))
+    network.start(batch_of(network))
     directory = save(network.eval(), tmp_path / "policy")
     policy = get_policy_class("act").from_pretrained(directory)
     side = 64 * settings.get("image_scale", 1)
     assert policy.config.image_features["observation.images.top"].shape == (3, side, side)
     before, after = make_pre_post_processors(policy.config, pretrained_path=str(directory))
-    batch = make_batch(network, ("find the red block",))
-    ours = predict(network, batch, KEYS[:1])[0, : network.config.n_action_steps]
+    batch = batch_of(network, 1)
+    ours = predict(network, batch, [(0, 0)])[0, : network.config.n_action_steps]
     policy.reset()
     observation = {
         "observation.images.top": batch["images.top"].permute(0, 3, 1, 2).contiguous().float() / 255,
@@ -258,23 +221,23 @@ def test_the_layout_is_lerobots_with_our_embodiment_beside(act_directory):
         load_network(act_directory)
 
 
-def test_a_frozen_norm_takes_the_scale_of_its_first_data(act):
+def test_a_frozen_norm_takes_the_scale_of_its_first_data(act, batch_of):
     """A ResNet from scratch has frozen norms that do nothing: features would grow from layer to layer."""
     features = []
     layer = act.policy.model.backbone["layer4"]
     hook = layer.register_forward_hook(lambda module, inputs, output: features.append(output))
-    predict(act, make_batch(act))
+    predict(act, batch_of(act))
     hook.remove()
     assert 0.3 < float(features[0].std()) < 3
     assert not torch.equal(act.policy.model.backbone["bn1"].running_var, torch.ones(64))
 
 
-def test_pretrained_norms_are_left_as_they_are():
+def test_pretrained_norms_are_left_as_they_are(batch_of):
     """Regression: LeRobot's default is ImageNet's weights, which an option that is left out stands for."""
     network = make({**ACT, "options": dict(ACT["options"])})
     network.policy.config.pretrained_backbone_weights = "ResNet18_Weights.IMAGENET1K_V1"
     network.config.options.pop("pretrained_backbone_weights", None)
-    network.start(make_batch(network))
+    network.start(batch_of(network))
     assert torch.equal(network.policy.model.backbone["bn1"].running_var, torch.ones(64))
 
 
@@ -327,15 +290,15 @@ def test_a_plugins_policies_are_known_and_our_own_are_not(monkeypatch):
     assert not {"tinyvla", "lerobot", "groot", "pi0_fast", "wall_x"} & {*building.known_policies()}
 
 
-def test_a_batch_weighs_as_much_as_its_loss_is_the_mean_of(act):
-    batch = make_batch(act)
+def test_a_batch_weighs_as_much_as_its_loss_is_the_mean_of(act, batch_of):
+    batch = batch_of(act)
     batch["action_is_pad"][0, 1:] = True
     assert float(act.weight(batch)) == pytest.approx(7 / 9)
     assert float(make({**DDPM, "embedding_size": 0}).weight(batch)) == 1
 
 
-def test_actions_are_in_units(act):
-    batch = make_batch(act)
+def test_actions_are_in_units(act, batch_of):
+    batch = batch_of(act)
     plain = predict(act, batch)
     other = make(ACT)
     other.load_state_dict(act.state_dict())

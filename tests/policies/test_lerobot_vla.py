@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from tandem_datasets.embodiment import ActionKind, ActionScalar, Camera, Embodiment, StateScalar, StateSource
 from tandem_datasets.errors import TandemError
 from tandem_policies import hub
 from tandem_policies.files import save
-from tandem_policies.network import PolicyNetwork, create
+from tandem_policies.network import create
 
 BODY = Embodiment(
     name="tester",
@@ -25,7 +23,6 @@ BODY = Embodiment(
     state=(StateScalar("elbow", "rad", -1.0, 1.0, StateSource.JOINT_POSITION),),
     action=tuple(ActionScalar(f"agent/a{i}", "m", -1.0, 1.0, ActionKind.DELTA_STEP) for i in range(2)),
 )
-KEYS = [(0, 0), (0, 1), (7, 0)]
 
 
 def bytes_tokenizer(special: list[str]) -> Any:
@@ -133,55 +130,27 @@ def make_qwen(folder: Path) -> dict[str, Any]:
     return {"policy": "eo1", "chunk_size": 4, "options": options}
 
 
-def make_batch(network: PolicyNetwork, texts: tuple[str, ...]) -> dict[str, Tensor]:
-    rng = np.random.default_rng(0)
-    size, steps, past = len(texts), network.n_obs_steps, network.n_past_actions
-    lead = (size,) if steps == 1 else (size, steps)
-    return {
-        "images.top": torch.from_numpy(rng.integers(0, 256, (*lead, 48, 64, 3)).astype(np.uint8)),
-        "state": torch.from_numpy(rng.uniform(-1, 1, (*lead, 1)).astype(np.float32)),
-        "action": torch.from_numpy(rng.uniform(0, 1, (size, network.chunk_size, 2)).astype(np.float32)),
-        "action_is_pad": torch.zeros(size, network.chunk_size, dtype=torch.bool),
-        "past_action": torch.from_numpy(rng.uniform(0, 1, (size, past, 2)).astype(np.float32)),
-        "past_action_is_pad": torch.zeros(size, past, dtype=torch.bool),
-        **network.tokenize(texts),
-    }
-
-
 @pytest.mark.parametrize(
     "make",
     [make_smolvlm, pytest.param(make_clip, marks=pytest.mark.slow), pytest.param(make_qwen, marks=pytest.mark.slow)],
     ids=["smolvla", "multi_task_dit", "eo1"],
 )
-def test_it_trains_hears_repeats_and_comes_back_equal(make, tmp_path):
+def test_it_trains_hears_repeats_and_comes_back_equal(make, batch_of, train_on, chunks_of, tmp_path):
     from tandem_policies.lerobot.files import open_policy
 
     torch.manual_seed(0)
     network = create("lerobot", BODY, **make(tmp_path / "clip-or-other"))
-    batch = make_batch(network, ("find the red block", "go", "größe"))
+    batch = batch_of(network, texts=("find the red block", "go", "größe"))
     with pytest.warns(UserWarning, match="are pretrained; expect") if make is make_smolvlm else nullcontext():
         network.start(batch)
-    optimizer = torch.optim.SGD(network.parameters(), 1e-2)
-    for _ in range(3):  # some layers begin at zero, and what is behind them moves later
-        loss, told = network.train().loss(batch)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        assert torch.isfinite(loss)
-        assert told["loss"] == loss.detach()
+    train_on(network, batch, range(3), rate=1e-2)  # some layers begin at zero, and what is behind them moves later
     moved = [value for value in network.parameters() if value.grad is not None and value.grad.abs().max() > 0]
     assert len(moved) > 10
-    network.eval().requires_grad_(False)
-    chunks = network.predict(batch, KEYS)
-    assert chunks.shape == (3, network.config.chunk_size, 2)
-    assert torch.equal(network.predict(batch, KEYS), chunks)
-    alone = network.predict({key: value[1:2] for key, value in batch.items()}, KEYS[1:2])
-    torch.testing.assert_close(alone, chunks[1:2], rtol=0, atol=1e-4)
-    assert not torch.equal(network.predict(batch, [(9, 9)] * 3), chunks)
+    network.requires_grad_(False)
+    chunks = chunks_of(network, batch, noisy=True)
     spoken = batch | network.tokenize(("find the blue block", "stay", "x"))
-    assert not torch.equal(network.predict(spoken, KEYS), chunks), "the instruction changes nothing"
-    again = open_policy(save(network, tmp_path / "policy"))
-    assert torch.equal(again.predict(batch, KEYS), chunks)
+    assert not torch.equal(chunks_of(network, spoken, noisy=True), chunks), "the instruction changes nothing"
+    assert torch.equal(chunks_of(open_policy(save(network, tmp_path / "policy")), batch, noisy=True), chunks)
 
 
 def test_a_model_by_name_that_is_not_here_is_one_line(monkeypatch, tmp_path):

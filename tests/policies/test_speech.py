@@ -123,7 +123,7 @@ def ways_to_go(network, count: int = 48):
     }
 
 
-def test_it_learns_to_say_what_it_does_and_still_does_when_opened_again(tmp_path):
+def test_it_learns_to_say_what_it_does_and_still_does_when_opened_again(descend, tmp_path):
     torch.manual_seed(0)
     network = create(
         "tinyvla", embodiment("agent/dx", "agent/dy"), text_decoder=True, text_weight=1.0, fusion_dropout=0.0,
@@ -131,13 +131,7 @@ def test_it_learns_to_say_what_it_does_and_still_does_when_opened_again(tmp_path
     )  # fmt: skip
     assert network.speaks
     batch = ways_to_go(network)
-    momenta = [torch.zeros_like(value) for value in network.parameters()]
-    for step in range(70):
-        gradients = torch.autograd.grad(network.loss(batch)[0], list(network.parameters()))
-        with torch.no_grad():
-            for value, momentum, gradient in zip(network.parameters(), momenta, gradients, strict=True):
-                momentum.lerp_(gradient, 0.1)
-                value.sub_(momentum.sign(), alpha=3e-3 * (1 - step / 70))
+    descend(network, lambda step: batch, 70, rate=3e-3, inertia=0.9)
     network.eval()
     _, metrics = network.loss(batch)
     assert metrics["text_accuracy"] == 1.0

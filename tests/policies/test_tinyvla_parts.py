@@ -18,27 +18,13 @@ SMALL = {"dim": 32, "heads": 2, "fusion_heads": 4, "vision_depth": 1, "head_dim"
 KEYS = [(7, 0), (7, 1), (8, 0)]
 
 
-def descend(network, batch, steps: int) -> list[float]:
-    """Losses while parameters step along the gradient's sign; torch's optimizers take seconds to import."""
-    losses = []
-    for step in range(steps):
-        loss = network.loss(batch)[0]
-        losses.append(loss.item())
-        gradients = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
-        with torch.no_grad():
-            for value, gradient in zip(network.parameters(), gradients, strict=True):
-                if gradient is not None:
-                    value.sub_(gradient.sign(), alpha=3e-3 * (1 - step / steps))
-    return losses
-
-
 def spread_statistics(network) -> None:
     ones = {key: np.ones(size, np.float32) for key, size in (("state", 2), ("action", 2))}
     network.set_statistics({key: {"mean": 0 * v, "std": v / 2, "min": -v, "max": v} for key, v in ones.items()})
 
 
 @pytest.mark.parametrize(("fusion", "head"), list(product(FUSIONS, HEADS)))
-def test_every_fusion_with_every_head(body, batch_of, tmp_path, fusion, head):
+def test_every_fusion_with_every_head(body, batch_of, descend, chunks_of, tmp_path, fusion, head):
     torch.manual_seed(0)
     depth = 2 if fusion == "tokens" else 1
     network = create("tinyvla", body(cameras=TWO), fusion=fusion, head=head, fusion_depth=depth, queries=2, **SMALL)
@@ -47,7 +33,7 @@ def test_every_fusion_with_every_head(body, batch_of, tmp_path, fusion, head):
     network.eval()
     before = network.loss(batch)[0].item()
     network.train()
-    descend(network, batch, 20)
+    descend(network, lambda step: batch, 20, rate=3e-3, inertia=0)
     network.loss(batch)[0].backward()  # gates have opened by now
     assert [name for name, value in network.named_parameters() if value.grad is None or not value.grad.any()] == []
     network.eval()
@@ -55,14 +41,9 @@ def test_every_fusion_with_every_head(body, batch_of, tmp_path, fusion, head):
     assert network.loss(batch)[0] == network.loss(batch)[0]  # a validation repeats, noise and all
 
     batch = {key: value[:3] for key, value in batch.items()}
-    together = network.predict(batch, KEYS)
-    assert together.shape == (3, 3, 2)
-    assert together.dtype == torch.float32
-    for row, key in enumerate(KEYS):
-        alone = {name: value[row : row + 1] for name, value in batch.items()}
-        torch.testing.assert_close(network.predict(alone, [key])[0], together[row], rtol=0, atol=1e-4)
+    chunks = chunks_of(network, batch, noisy=head == "flow")
     again = load_network(save(network, tmp_path / "policy"))
-    assert torch.equal(again.predict(batch, KEYS), together)
+    assert torch.equal(chunks_of(again, batch, noisy=head == "flow"), chunks)
     assert again.config == network.config
 
 
@@ -129,7 +110,7 @@ def test_a_flows_noise_comes_from_the_key_alone(body, batch_of):
     assert np.abs(np.corrcoef(draws.reshape(16, -1)) - np.eye(16)).max() < 0.25
 
 
-def test_a_flow_learns_both_of_two_ways_where_regression_learns_their_mean(body, batch_of):
+def test_a_flow_learns_both_of_two_ways_where_regression_learns_their_mean(body, batch_of, descend):
     torch.manual_seed(1)
     spreads = {}
     for head in ("flow", "continuous"):
@@ -140,7 +121,7 @@ def test_a_flow_learns_both_of_two_ways_where_regression_learns_their_mean(body,
         batch = batch_of(network, size=32)
         batch = {key: value[:1].expand(32, *value.shape[1:]).clone() for key, value in batch.items()}
         batch["action"] = torch.where(torch.arange(32) % 2 == 0, 1.0, -1.0)[:, None, None].expand(32, 1, 2).clone()
-        descend(network, batch, 80)
+        descend(network, lambda step, batch=batch: batch, 80, rate=3e-3, inertia=0)
         ways = network.eval().predict(batch, [(3, index) for index in range(32)])[:, 0, 0]
         spreads[head] = ways.abs().mean().item()
         if head == "flow":
@@ -150,13 +131,13 @@ def test_a_flow_learns_both_of_two_ways_where_regression_learns_their_mean(body,
 
 
 @pytest.mark.parametrize("decoding", ["expectation", "argmax"])
-def test_bins_lie_between_the_datas_least_and_greatest(body, batch_of, decoding):
+def test_bins_lie_between_the_datas_least_and_greatest(body, batch_of, descend, decoding):
     torch.manual_seed(0)
     network = create("tinyvla", body(), head="bins", bins=9, bin_decoding=decoding, **SMALL | {"head_dim": 64})
     spread_statistics(network)
     batch = batch_of(network, size=4)
     batch["action"][0] = 30.0  # beyond the data: counts as the greatest
-    descend(network, batch, 60)
+    descend(network, lambda step: batch, 60, rate=3e-3, inertia=0)
     chunk = network.eval().predict(batch)
     assert chunk.abs().max() <= 1 + 1e-5
     assert (chunk[0] - 1).abs().max() < 0.2
