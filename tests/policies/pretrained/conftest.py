@@ -18,9 +18,9 @@ from tandem_policies.pretrained.settings import BackboneSettings
 from tandem_policies.tokenizer import PACKAGED
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-SEES = {"image_size": 32, "patch_size": 8}
-READS = {
-    "vocab_size": 600, "max_position_embeddings": 64, "head_dim": 8, "num_key_value_heads": 2,
+SEEING = {**SMALL, "image_size": 32, "patch_size": 8}
+READING = {
+    **SMALL, "vocab_size": 600, "max_position_embeddings": 64, "head_dim": 8, "num_key_value_heads": 2,
     "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 T5 = {"vocab_size": 600, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
@@ -40,7 +40,7 @@ def tiny(tmp_path_factory) -> Tiny:
         key = (name, kind, *changes.items())
         if key not in made:
             architecture = {**VISION, **LANGUAGE}[name]
-            sizes = T5 if name == "t5" else {**SMALL, **(SEES if name in VISION else READS)}
+            sizes = T5 if name == "t5" else SEEING if name in VISION else READING
             config = getattr(transformers, architecture.config)(**{**sizes, **changes})
             torch.manual_seed(len(made))
             made[key] = tmp_path_factory.mktemp("model")
@@ -48,6 +48,18 @@ def tiny(tmp_path_factory) -> Tiny:
         return made[key]
 
     return make
+
+
+@pytest.fixture
+def seeing() -> dict[str, int]:
+    """Sizes of a small vision model."""
+    return {**SEEING}
+
+
+@pytest.fixture
+def reading() -> dict[str, int]:
+    """Sizes of a small language model."""
+    return {**READING}
 
 
 @pytest.fixture(scope="session")

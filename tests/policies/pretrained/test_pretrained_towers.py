@@ -15,12 +15,6 @@ from tandem_policies.pretrained.language import LanguageTower, language_tower
 from tandem_policies.pretrained.settings import LANGUAGE_ASSET, VISION_ASSET
 from tandem_policies.pretrained.vision import VisionTower, vision_tower
 
-SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-SEES = {"image_size": 32, "patch_size": 8}
-READS = {
-    "vocab_size": 600, "max_position_embeddings": 64, "head_dim": 8, "num_key_value_heads": 2,
-    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
 TWO = (Camera("top", 32, 32), Camera("wrist", 32, 32))
 COUSINS = {"deit", "distilbert", "gemma2", "mistral", "modernbert", "phi3", "qwen3", "smollm3", "xlm-roberta"}
 
@@ -99,13 +93,12 @@ def test_a_text_is_cut_where_the_backbone_knows_no_further_position(tiny, reader
     assert network.predict(batch).isfinite().all()
 
 
-def test_what_a_whole_checkpoint_holds_is_found(tmp_path, body, pictures, words, sees, reads):
-    texts = {**SMALL, **READS}
+def test_what_a_whole_checkpoint_holds_is_found(tmp_path, body, pictures, words, sees, reads, seeing, reading):
     models = {
         "siglip": transformers.SiglipModel(
-            transformers.SiglipConfig(text_config={**texts, "projection_size": 32}, vision_config={**SMALL, **SEES})
+            transformers.SiglipConfig(text_config={**reading, "projection_size": 32}, vision_config=seeing)
         ),
-        "clip": transformers.CLIPModel(transformers.CLIPConfig(text_config=texts, vision_config={**SMALL, **SEES})),
+        "clip": transformers.CLIPModel(transformers.CLIPConfig(text_config=reading, vision_config=seeing)),
     }
     images, (tokens, mask) = pictures(cameras=TWO[:1]), words()
     for name, model in models.items():
@@ -117,7 +110,7 @@ def test_what_a_whole_checkpoint_holds_is_found(tmp_path, body, pictures, words,
         torch.testing.assert_close(seen(images), theirs, rtol=0, atol=1e-5)
         theirs = model.text_model(input_ids=tokens[:1]).last_hidden_state
         torch.testing.assert_close(read(tokens[:1], mask[:1]), theirs, rtol=0, atol=1e-5)
-    parts = {"text_config": texts, "vision_config": {**SMALL, **SEES}, "mm_tokens_per_image": 4}
+    parts = {"text_config": reading, "vision_config": seeing, "mm_tokens_per_image": 4}
     gemma = transformers.Gemma3ForConditionalGeneration(transformers.Gemma3Config(**parts))
     gemma.save_pretrained(tmp_path / "gemma3")
     backbone = language_tower(reads(tmp_path / "gemma3"), None).backbone
