@@ -2,7 +2,7 @@ import pytest
 
 from tandem_datasets.errors import TandemError
 from tandem_training.cli import main
-from tandem_training.config import compose, parse, quoted
+from tandem_training.config import compose, given, parse, quoted, recompose
 
 BAD = [
     (["trainer.max_stpes=3"], "unknown name 'trainer.max_stpes'; did you mean 'trainer.max_steps'?"),
@@ -56,6 +56,35 @@ def test_overrides_win_over_presets():
     assert config.trainer.batch_size == compose("train", ["preset=debug"]).trainer.batch_size
     assert list(config.data) == ["a", "b c"]
     assert config.trainer.lr == 1
+
+
+def test_over_a_saved_configuration_a_preset_sets_its_own_keys_alone():
+    """Regression: it set all of the trainer's, most of them back to their defaults; in quotes it was not found."""
+    saved = compose("train", ["trainer.lr=0.5", "trainer.ema=0.9", "policy=lerobot/act", "data=x"])
+    for name in ("debug", quoted("debug")):
+        config = recompose("train", saved, [f"preset={name}"])
+        assert (config.trainer.lr, config.trainer.ema, config.trainer.max_steps) == (0.5, 0.9, 30)
+    static = recompose("train", saved, ["preset=static"])
+    assert static.policy == {**saved.policy, "chunk_size": 1}
+
+
+def test_what_may_be_null_can_be_again():
+    """Regression: a number that a saved configuration had, or an override before it, counted as the default."""
+    key = "trainer.early_stop_after"
+    saved = compose("train", [f"{key}=5", "data=x"])
+    assert recompose("train", saved, [f"{key}=null"]).trainer.early_stop_after is None
+    assert compose("train", [f"{key}=5", f"{key}=null"]).trainer.early_stop_after is None
+    with pytest.raises(TandemError, match="max_steps is null"):
+        recompose("train", saved, ["trainer.max_steps=null"])
+
+
+def test_a_key_is_given_one_value():
+    """Regression: `--multirun out=a,b` wrote into a folder "ChoiceSweep(...)", and `+out=a` was overlooked."""
+    assert given("train", ["out=a", "seed=1,2"], "out") == "a"
+    assert given("train", ["+out=a"], "out") == "a"
+    assert given("train", ["outer=a"], "out") is None
+    with pytest.raises(TandemError, match="'out=a,b' holds several values"):
+        given("train", ["out=a,b"], "out")
 
 
 @pytest.mark.parametrize("name", ["007", "it's", "a b=c, [d]", r"it\s"])

@@ -105,17 +105,14 @@ def expand(command: str, overrides: Sequence[str]) -> list[list[str]]:
 
 
 def given(command: str, overrides: Sequence[str], key: str) -> Any:
-    """The value that the overrides give a key, None if they do not; see :func:`compose` for errors."""
-    parsed = [_parsed(_where(command), text) for text in overrides if text.startswith(f"{key}=")]
-    return parsed[-1].value() if parsed else None
+    """The one value that the overrides give a key, None if they do not; see :func:`compose` for errors."""
+    where = _where(command)
+    found = [_one_value(where, text) for text in overrides if text.lstrip("+").startswith(f"{key}=")]
+    return found[-1].value() if found else None
 
 
 def keys_set(command: str, overrides: Sequence[str]) -> set[str]:
     """The dotted keys that overrides set, those of a chosen preset too; see :func:`compose` for errors."""
-    from importlib.resources import files
-
-    from omegaconf import OmegaConf
-
     found = set()
     for text in overrides:
         parsed = _parsed(_where(command), text)
@@ -123,8 +120,7 @@ def keys_set(command: str, overrides: Sequence[str]) -> set[str]:
         if isinstance(value, Mapping):
             found |= {f"{key}.{name}" for name in value}
         elif key == "preset" and str(value) in group_options(key):
-            file = files(CONF_MODULE).joinpath(key, f"{value}.yaml")
-            found |= set(_flatten(OmegaConf.create(file.read_text())))
+            found |= _keys_in(key, str(value))
         found.add(key)
     return found
 
@@ -141,22 +137,23 @@ def _composed(command: str, overrides: Sequence[str], saved):
         try:
             groups = _groups(command)
             choices, changes = _sort(where, overrides, groups)
-            config = hydra_compose(command, overrides=choices)
+            defaults = hydra_compose(command, overrides=choices)
+            config = defaults.copy()
             if saved is not None:
-                config = _laid_over(hydra_compose(command), saved, config, choices)
+                config = _laid_over(hydra_compose(command), saved, defaults, [_parsed(where, text) for text in choices])
             for change in changes:
                 _check(where, config, change, groups)
-                value = _as_text(config, change)
+                default = _default(defaults if change.key in _flatten(defaults) else config, change.key)
+                _check_type(where, change.key, default, change.value)
+                value = _as_text(default, change)
                 OmegaConf.update(config, change.key, value, merge=True, force_add=change.added)
         except (HydraException, OmegaConfBaseException) as error:
             raise TandemError(f"{where}: {_one_line(error)}") from error
     return config
 
 
-def _laid_over(plain, saved, composed, choices: Sequence[str]):
+def _laid_over(plain, saved, composed, choices: Sequence[Any]):
     """``saved`` over the defaults, and over it what the choices of groups say."""
-    from importlib.resources import files
-
     from omegaconf import OmegaConf
 
     config = plain.copy()
@@ -166,14 +163,23 @@ def _laid_over(plain, saved, composed, choices: Sequence[str]):
         else:
             OmegaConf.update(config, str(key), value, merge=True, force_add=True)
     for choice in choices:
-        group, _, option = choice.lstrip("+").partition("=")
+        group = choice.key_or_group
         if group in composed:
             config[group] = composed[group]
         else:  # a preset sets keys of other groups
-            text = files(CONF_MODULE).joinpath(*group.split("/"), f"{option}.yaml").read_text()
-            for key in _flatten(OmegaConf.create(text)):
+            for key in _keys_in(group, str(choice.value())):
                 OmegaConf.update(config, key, OmegaConf.select(composed, key), force_add=True)
     return config
+
+
+def _keys_in(group: str, option: str) -> set[str]:
+    """The dotted keys that an option's file gives a value; not the groups that they are in."""
+    from importlib.resources import files
+
+    from omegaconf import OmegaConf
+
+    keys = list(_flatten(OmegaConf.create(files(CONF_MODULE).joinpath(group, f"{option}.yaml").read_text())))
+    return {key for key in keys if not any(other.startswith(f"{key}.") for other in keys)}
 
 
 def group_options(group: str) -> list[str]:
@@ -212,9 +218,7 @@ def _sort(where: str, overrides: Sequence[str], groups: Sequence[str]) -> tuple[
     """Choices of groups for Hydra, and changes of keys."""
     choices, changes = [], []
     for text in overrides:
-        parsed = _parsed(where, text)
-        if parsed.is_sweep_override():
-            raise TandemError(f"{where}: '{text}' holds several values (allowed: one, or a list key='[a,b]')")
+        parsed = _one_value(where, text)
         if parsed.key_or_group in groups and not isinstance(parsed.value(), Mapping):
             option = str(parsed.value())
             if option not in group_options(parsed.key_or_group):
@@ -223,6 +227,14 @@ def _sort(where: str, overrides: Sequence[str], groups: Sequence[str]) -> tuple[
         else:
             changes.append(_Change(text, parsed.key_or_group, parsed.value(), parsed.is_add()))
     return choices, changes
+
+
+def _one_value(where: str, text: str):
+    """One argument that is no sweep."""
+    parsed = _parsed(where, text)
+    if parsed.is_sweep_override():
+        raise TandemError(f"{where}: '{text}' holds several values (allowed: one, or a list key='[a,b]')")
+    return parsed
 
 
 def _parsed(where: str, text: str):
@@ -239,7 +251,7 @@ def _parsed(where: str, text: str):
 
 
 def _check(where: str, config, change: _Change, groups: Sequence[str]) -> None:
-    """Raises TandemError unless the key exists and the value has the type of its default."""
+    """Raises TandemError unless the key exists or may be added."""
     from omegaconf import DictConfig, OmegaConf
 
     keys = list(_flatten(config))
@@ -253,13 +265,12 @@ def _check(where: str, config, change: _Change, groups: Sequence[str]) -> None:
         near = get_close_matches(change.key, keys + top, n=1, cutoff=0.5)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise TandemError(f"{where}: unknown name '{change.key}'{hint} (allowed: {', '.join(siblings or top)})")
-    _check_type(where, change.key, _default(config, change.key), change.value)
 
 
-def _as_text(config, change: _Change) -> Any:
+def _as_text(default: Any, change: _Change) -> Any:
     """The value; as it was written where a text is wanted and it looks like a number (`cache=7`)."""
     number = isinstance(change.value, int | float)
-    return change.text.partition("=")[2] if number and isinstance(_default(config, change.key), str) else change.value
+    return change.text.partition("=")[2] if number and isinstance(default, str) else change.value
 
 
 def quoted(text: object) -> str:
