@@ -76,7 +76,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def dataset(lerobot, store, tmp_path_factory):
-    return export(store, tmp_path_factory.mktemp("datasets") / "blockfind", "tandem/blockfind")
+    return export(store, tmp_path_factory.mktemp("datasets") / "blockfind")
 
 
 def load(directory: Path, *overrides: str):

@@ -8,6 +8,7 @@ import numpy as np
 
 from tandem_datasets.embodiment import ActionKind, ActionScalar, StateScalar, StateSource
 from tandem_datasets.errors import TandemError, unknown
+from tandem_datasets.frames import Source
 
 UNIT = "1"  # of scalars whose unit nobody tells
 
@@ -41,7 +42,8 @@ def state_scalars(
 ) -> tuple[StateScalar, ...]:
     """Measurements of unknown unit; names that fit badly or collide become ``state_0``, ``state_1`` ..."""
     if len(names) != len(limits) or len(set(names)) != len(names) or not all(name for name, _ in names):
-        names = [(f"state_{index}", StateSource.POSE) for index in range(len(limits))]
+        kinds = [source for _, source in names] if len(names) == len(limits) else [StateSource.POSE] * len(limits)
+        names = [(f"state_{index}", source) for index, source in enumerate(kinds)]
     return tuple(
         StateScalar(name, UNIT, low, high, source) for (name, source), (low, high) in zip(names, limits, strict=True)
     )
@@ -61,6 +63,14 @@ def state_source(text: object, where: str) -> StateSource:
     if not isinstance(text, str) or text not in list(StateSource):
         raise unknown(where, str(text)[:40], list(StateSource))
     return StateSource(text)
+
+
+def actor(text: str, where: str) -> Source:
+    """Who acted in foreign episodes, which seldom tell; raises TandemError with the known ones otherwise."""
+    names = {source.name.lower(): source for source in Source}
+    if text not in names:
+        raise unknown(f"{where}: actor", text[:40], names)
+    return names[text]
 
 
 def episode_uuid(identity: str, index: int) -> str:
