@@ -43,7 +43,8 @@ def open_source(
         TandemError: it is no recording, the topics do not fit, or it is damaged before its end.
     """
     if map:
-        from tandem_datasets.formats.bag_map import MappedSource, read_map
+        from tandem_datasets.formats.bag_map import read_map
+        from tandem_datasets.formats.bag_mapped import MappedSource
 
         return MappedSource(path, read_map(map))
     from tandem_datasets.formats.bag_episodes import ContractSource
