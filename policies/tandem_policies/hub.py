@@ -37,8 +37,8 @@ def folder_of(
             fetch it.
     """
     shown = ", ".join(wanted[:3])
-    here = Path(name).expanduser()
-    if name and here.is_dir():
+    here = local_folder(name)
+    if here is not None:
         if not _found(here, wanted):
             raise TandemError(f"{where}: the folder holds none of its files (wanted: {shown})")
         if missing := lacks(here):
@@ -52,16 +52,25 @@ def folder_of(
     if cached is not None and begun and missing is None:
         return cached
     state = f"only in part in the cache, without {missing}" if begun else "not in the cache"
-    if _told_offline():
-        raise TandemError(f"{where}: {state}, and HF_HUB_OFFLINE is set (wanted: a local folder, or unset it)")
-    if not _reachable():
+    if variable := _told_offline():
+        raise TandemError(f"{where}: {state}, and {variable} is set (wanted: a local folder, or unset it)")
+    fetched = _snapshot(name, [*wanted, *also], where, fetch=True) if _reachable() else None
+    if fetched is None:
         raise TandemError(f"{where}: {state}, and the hub cannot be reached (give a local folder or connect)")
-    fetched = _snapshot(name, [*wanted, *also], where, fetch=True)
-    if fetched is None or not _found(fetched, wanted):
+    if not _found(fetched, wanted):
         raise TandemError(f"{where}: the repository holds none of its files (wanted: {shown})")
     if missing := lacks(fetched):
         raise TandemError(f"{where}: the repository has no {missing} (wanted: a whole model)")
     return fetched
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder of this name, which may begin with ``~``; None if there is none."""
+    try:
+        here = Path(name).expanduser()
+        return here if name and here.is_dir() else None
+    except (RuntimeError, OSError):  # nobody's home; a name that no file can have
+        return None
 
 
 @contextmanager
@@ -73,15 +82,18 @@ def not_asked_in_vain() -> Iterator[None]:
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or _told_offline() or not _reachable()
+    constants.HF_HUB_OFFLINE = before or bool(_told_offline()) or not _reachable()
     try:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
 
 
-def _told_offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+def _told_offline() -> str | None:
+    """The variable that forbids to ask the hub, None if it may be asked; huggingface_hub reads them likewise."""
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    name = next((name for name in names if os.environ.get(name)), None)
+    return name if name and os.environ[name].upper() in ("1", "ON", "YES", "TRUE") else None
 
 
 def _found(folder: Path, wanted: Sequence[str]) -> bool:
@@ -103,13 +115,15 @@ def _snapshot(name: str, patterns: list[str], where: str, *, fetch: bool) -> Pat
 
 def _reachable() -> bool:
     """Whether the hub, or the proxy before it, takes a connection. Looking up a name has no time limit of its own."""
-    address = urlsplit(getproxies().get("https") or os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    url = getproxies().get("https") or os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    address = urlsplit(url if "://" in url else f"http://{url}")  # as it is usual for proxies
     answered = threading.Event()
 
     def knock() -> None:
         try:
-            socket.create_connection((address.hostname or "", address.port or 443), _ANSWER_S).close()
-        except OSError:
+            port = address.port or (80 if address.scheme == "http" else 443)
+            socket.create_connection((address.hostname or "", port), _ANSWER_S).close()
+        except (OSError, ValueError):  # the latter of what is no port or no name
             return
         answered.set()
 

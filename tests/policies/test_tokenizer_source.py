@@ -125,7 +125,7 @@ def test_folders_without_a_tokenizer_are_refused(tmp_path):
     assert fetch_tokenizer(str(tmp_path)).pad == 0
 
 
-@pytest.mark.parametrize("name", ["../up", "a/b/c", "-x", "with space/x", ""])
+@pytest.mark.parametrize("name", ["../up", "a/b/c", "-x", "with space/x", "", "~nobody-of-this-name/x", "x" * 300])
 def test_what_can_be_no_hub_name_is_never_asked_for(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # whatever lies beside the checkout
     monkeypatch.setattr(hub, "_snapshot", pytest.fail)
@@ -146,6 +146,44 @@ def test_a_hub_name_without_network_fails_soon(monkeypatch, tmp_path):
     monkeypatch.setattr(hub, "_reachable", pytest.fail)
     with pytest.raises(TandemError, match="HF_HUB_OFFLINE is set"):
         fetch_tokenizer("tandem-tests/no-such-model")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")
+    with pytest.raises(TandemError, match="TRANSFORMERS_OFFLINE is set"):
+        fetch_tokenizer("tandem-tests/no-such-model")
+
+
+def test_a_network_that_breaks_off_is_told_as_such(monkeypatch):
+    """Regression: the repository was said to hold none of the files."""
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
+    monkeypatch.setattr(hub, "_reachable", lambda: True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # as good as a cut cable
+    with pytest.raises(TandemError, match=r"not in the cache, and the hub cannot be reached \(give"):
+        fetch_tokenizer("tandem-tests/no-such-model")
+
+
+@pytest.mark.parametrize(
+    ("proxy", "knocked"),
+    [
+        ("http://proxy:3128", ("proxy", 3128)),
+        ("proxy:3128", ("proxy", 3128)),
+        ("http://proxy", ("proxy", 80)),
+        ("https://proxy", ("proxy", 443)),
+        ("http://proxy:port", None),
+    ],
+)
+def test_the_door_that_is_knocked_at(monkeypatch, proxy, knocked):
+    """Regression: without http:// or a port another door was tried, and the hub counted as unreachable."""
+    tried: list[object] = []
+
+    def refuse(address: object, _: object) -> None:
+        tried.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(hub, "getproxies", lambda: {"https": proxy})
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    assert not hub._reachable()
+    assert tried == ([knocked] if knocked else [])
 
 
 def test_a_network_that_does_not_answer_is_waited_for_in_vain_but_not_long(monkeypatch):

@@ -83,7 +83,7 @@ def _parts(config: PreTrainedConfig) -> list[str]:
 def _fetches(config: PreTrainedConfig) -> bool:
     """Whether some of its parts come from the hub or its cache."""
     names = [text.partition("=")[2] for text in _parts(config)]
-    return any(not Path(name).expanduser().is_dir() for name in (*names, *kind(config.type).fixed_names))
+    return any(hub.local_folder(name) is None for name in (*names, *kind(config.type).fixed_names))
 
 
 def known_policies() -> list[str]:

@@ -6,7 +6,7 @@ Weights are safetensors or nothing; transformers never gets to see a name that i
 from pathlib import Path
 
 from tandem_datasets.errors import TandemError
-from tandem_policies.hub import folder_of
+from tandem_policies.hub import folder_of, local_folder
 from tandem_policies.untrusted import PICKLES, read_json
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -26,8 +26,8 @@ def find(name: str, where: str, weights: bool = True) -> Path:
     Raises:
         TandemError: there is no such folder or name, the hub cannot be reached, or a file is missing.
     """
-    here = Path(name).expanduser()
-    if here.is_dir():
+    here = local_folder(name)
+    if here is not None:
         _check_pickles(here, where, weights)
         _checked(here, where)
         if weights and (missing := _lacks(here)):
