@@ -82,7 +82,7 @@ class LocalPlace:
     @contextlib.contextmanager
     def file(self, name: str, where: str) -> Iterator[PlacedFile]:
         with open_data(os.path.join(self._root, name), where) as file:
-            yield _LocalFile(file.fileno(), os.path.basename(name), where)
+            yield LocalFile(file.fileno(), os.path.basename(name), where)
 
     def require_store(self, root_file: str, where: str) -> None:
         root = self._root
@@ -99,7 +99,9 @@ class LocalPlace:
             raise TandemError(f"{where}: cannot read {folder}: {error.strerror}") from error
 
 
-class _LocalFile:
+class LocalFile:
+    """A file by its open descriptor, which stays its owner's."""
+
     def __init__(self, descriptor: int, name: str, where: str) -> None:
         self._descriptor, self._name, self._where = descriptor, name, where
         self.size = os.fstat(descriptor).st_size

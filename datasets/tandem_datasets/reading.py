@@ -153,18 +153,21 @@ def _read_chunk(place: Place, column: Column, number: int, first: int, out: np.n
 
 def _decode_images(place: Place, column: Column, number: int, first: int, out: np.ndarray, where: str) -> None:
     encoded = read_shard_rows(place, column, number, range(first, first + len(out)), where)
-    for k, data in enumerate(encoded):
-        decode_image(column, number, first + k, data, out[k], where)
+    decode_images(column, number, range(first, first + len(out)), encoded, out, where)
 
 
-def decode_image(column: Column, number: int, row: int, data: memoryview, out: np.ndarray, where: str) -> None:
-    """Decodes one encoded row into ``out`` (H, W, C); raises TandemError if it is damaged."""
+def decode_images(
+    column: Column, number: int, rows: Sequence[int], encoded: Sequence[memoryview], out: np.ndarray, where: str
+) -> None:
+    """Decodes ``rows`` of a shard into ``out`` (n, H, W, C); raises TandemError naming the first damaged one."""
     assert column.codec is not None
+    decode, k = column.codec.decode, 0
     try:
-        column.codec.decode(data, out)
+        for k, data in enumerate(encoded):
+            decode(data, out[k])
     except (ValueError, RuntimeError) as error:
         name = column.file_name(number)
-        raise TandemError(f"{where}: row {row} of {column.key}/{name} is damaged: {error}") from error
+        raise TandemError(f"{where}: row {rows[k]} of {column.key}/{name} is damaged: {error}") from error
 
 
 def _pieces(column: Column, start: int, stop: int) -> list[tuple[int, int, int]]:

@@ -24,6 +24,7 @@ from tandem_datasets.layout import (
 )
 from tandem_datasets.places import place_of
 from tandem_datasets.reading import read_array, read_declared, read_ends, read_root, read_stored, read_texts
+from tandem_datasets.rows import ColumnRows
 
 
 class Store:
@@ -60,6 +61,11 @@ class Store:
     def remote(self) -> bool:
         """Whether it is read through a URL; then it can only be read."""
         return self._place.local is None
+
+    @property
+    def where(self) -> str:
+        """What errors about it begin with."""
+        return self._where
 
     def refresh(self) -> int:
         """Takes in what was committed since; returns the number of new episodes."""
@@ -112,11 +118,11 @@ class Store:
 
     @property
     def digest(self) -> str:
-        """A short hash of embodiment, episode ends and facts, uuids among them: it names the committed content."""
+        """A short hash of embodiment, episode ends, facts and checksums: it names the committed content."""
         if self._digest is None:
             parts = hashlib.sha256(self.embodiment.digest.encode())
             parts.update(self._ends.astype("<i8").tobytes())
-            for key in ("uuid", "seed", "success", "deleted", "begin_ns", "end_ns"):
+            for key in ("uuid", "seed", "success", "deleted", "begin_ns", "end_ns", "checksum"):
                 parts.update(self.load_episodes(key).tobytes())
             for key in ("task", *NAMED):
                 parts.update(json.dumps(self.episode_texts(key)).encode())
@@ -126,13 +132,20 @@ class Store:
 
     def load(self, key: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Committed rows of ``data/<key>`` as one array (T, ...); all of them, or rows ``start..stop-1``."""
-        column = self._columns.get(key.removeprefix("data/"))
-        if column is None:
-            raise unknown(f"{self._where}: load", key, self._columns)
+        column = self._frame_column(key)
         stop = self.n_frames if stop is None else stop
         if not 0 <= start <= stop <= self.n_frames:
             raise TandemError(f"{self._where}: rows {start}..{stop} (allowed: within 0..{self.n_frames})")
         return self._read(column, start, stop)
+
+    def rows(self, key: str, threads: int = 0) -> ColumnRows:
+        """The committed rows of ``data/<key>`` as an array (T, ...) that is read when it is indexed.
+
+        ``threads`` read and decode what is asked for at once; 0: none but the caller's.
+        """
+        column = self._frame_column(key)
+        self._check(column)
+        return ColumnRows(self._place, column, self.n_frames, self._where, threads)
 
     def load_episodes(self, key: str) -> np.ndarray:
         """One number per committed episode, (N,), marked ones among them.
@@ -186,6 +199,12 @@ class Store:
         rows = self.episode_slice(episode)
         arrays = {key: self.load(key, rows.start, rows.stop) for key in self._columns}
         return frames_from_arrays(self.embodiment, arrays, self.instructions, f"{self._where}: episode {episode}")
+
+    def _frame_column(self, key: str) -> Column:
+        column = self._columns.get(key.removeprefix("data/"))
+        if column is None:
+            raise unknown(f"{self._where}: load", key, self._columns)
+        return column
 
     def _infos(self, start: int, stop: int) -> list[EpisodeInfo]:
         rows = {column.key: self._read(column, start, stop) for column in EPISODE_COLUMNS}
