@@ -78,10 +78,13 @@ def blank_observation(embodiment: Embodiment) -> Observation:
     )
 
 
-def check_observation(embodiment: Embodiment, observation: Observation, where: str) -> None:
-    """Raises TandemError naming the first field that does not fit the embodiment."""
-    names = {camera.name for camera in embodiment.cameras}
-    if set(observation.images) != names:
+def check_observation(embodiment: Embodiment, observation: Observation, where: str, more: bool = False) -> None:
+    """Raises TandemError naming the first field that does not fit the embodiment.
+
+    With ``more``, images of further cameras may be there: a policy fits a robot that has more than it looks at.
+    """
+    names, there = {camera.name for camera in embodiment.cameras}, set(observation.images)
+    if not names <= there or (there != names and not more):
         raise TandemError(f"{where}: cameras {sorted(observation.images)} (allowed: {sorted(names)})")
     for camera in embodiment.cameras:
         image = observation.images[camera.name]

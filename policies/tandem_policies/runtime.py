@@ -62,7 +62,7 @@ class TorchPolicy:
         for history in histories:
             assert len(history) == self.n_obs_steps, f"{len(history)} observations, not {self.n_obs_steps}"
             for observation in history:
-                check_observation(self.embodiment, observation, f"policy '{self.network.policy_type}'")
+                check_observation(self.embodiment, observation, f"policy '{self.network.policy_type}'", more=True)
         batch = {
             f"images.{camera.name}": self._stacked([[seen.images[camera.name] for seen in rows] for rows in histories])
             for camera in self.embodiment.cameras

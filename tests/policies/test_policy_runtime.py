@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -93,6 +94,17 @@ def test_an_observation_that_does_not_fit_is_refused(policy, observation, body):
     broken.state[0] = np.nan
     with pytest.raises(TandemError, match="not finite"):
         policy.infer([[broken]], [(0, 0)])
+
+
+def test_cameras_that_it_does_not_look_at_change_nothing(policy, observation, body):
+    """Regression: it fitted a robot with more cameras, and then refused every observation of it."""
+    robot = body(cameras=(Camera("wrist", 16, 16), *policy.embodiment.cameras))
+    policy.embodiment.require_fit(robot, "policy")
+    seen = observation(robot)
+    own = replace(seen, images={"top": seen.images["top"]})
+    assert np.array_equal(policy.infer([[seen]], [(0, 0)]), policy.infer([[own]], [(0, 0)]))
+    with pytest.raises(TandemError, match=r"cameras \['wrist'\] \(allowed: \['top'\]\)"):
+        policy.infer([[replace(seen, images={"wrist": seen.images["wrist"]})]], [(0, 0)])
 
 
 def test_a_device_that_is_not_there_is_refused(directory):

@@ -101,7 +101,7 @@ def _groups(found: Offline) -> Figure:
 
 
 def _binned(values: np.ndarray, counted: np.ndarray) -> tuple[list[str], list[np.ndarray]]:
-    """Labels and masks of the values of a quantity; many numbers are put into bins of equal counts."""
+    """Labels and masks of the values of a quantity; many numbers are put into bins, of many texts some are left out."""
     known = np.unique(values[counted])
     if len(known) <= _MOST_BARS or not np.issubdtype(known.dtype, np.number):
         known = known[: 2 * _MOST_BARS]
@@ -156,10 +156,11 @@ def _sheet(found: Offline, policy: Any, places: np.ndarray) -> np.ndarray:
 
 
 def _attention(found: Offline, policy: Any, places: np.ndarray) -> np.ndarray | None:
-    """Maps (N, rows, columns), where the policy has any to show."""
-    if not hasattr(policy, "attention"):
+    """Maps (N, rows, columns) of the camera that is shown, where the policy has any."""
+    cameras = found.frames.embodiment.cameras
+    if not cameras or not hasattr(policy, "attention"):
         return None
     try:
-        return policy.attention(histories(policy, found.frames, found.indices[places]))
-    except TandemError:  # the network says that it has none
+        return policy.attention(histories(policy, found.frames, found.indices[places]), cameras[0].name)
+    except TandemError:  # the network says that it has none, or does not look at this camera
         return None

@@ -56,7 +56,7 @@ class RemotePolicy:
         for history in histories:
             assert len(history) == self.n_obs_steps, f"{len(history)} observations, not {self.n_obs_steps}"
             for observation in history:
-                check_observation(self.embodiment, observation, self._where)
+                check_observation(self.embodiment, observation, self._where, more=True)
         arrays = [
             np.stack([[seen.images[camera.name] for seen in history] for history in histories])
             for camera in self.embodiment.cameras
