@@ -62,6 +62,15 @@ def test_figures_are_broken_down(found):
     assert table["blue"]["direction_accuracy"] == 0.5
 
 
+def test_where_no_target_has_a_direction_none_is_judged(found):
+    """Regression: figures by group told how many stood still under the name of the direction's accuracy."""
+    still = replace(found, theirs=np.zeros_like(found.theirs))
+    figures = measures(still)
+    assert figures["direction_accuracy"] is None
+    assert figures["l2"] == pytest.approx(still.errors.mean())
+    assert break_down(still)["colour"]["blue"].keys() == {"samples", "l2"}
+
+
 def test_padded_actions_count_for_nothing(found):
     long = np.repeat(found.ours, 2, axis=1)
     long[:, 1] += 5

@@ -43,15 +43,17 @@ class Offline:
 
     @property
     def directions(self) -> Directions | None:
-        """Of each frame's first action, where actions are directions."""
-        embodiment = self.frames.embodiment
-        return directions(embodiment, self.ours[:, 0], self.theirs[:, 0]) if are_directions(embodiment) else None
+        """Of each frame's first action, where actions are directions and some target has one."""
+        if not are_directions(self.frames.embodiment):
+            return None
+        found = directions(self.frames.embodiment, self.ours[:, 0], self.theirs[:, 0])
+        return found if found.moves.any() else None
 
     @property
     def counted(self) -> np.ndarray:
         """(N,) bool: the frames that figures are made from; where there are directions, those whose target has one."""
         aims = self.directions
-        return aims.moves if aims is not None and aims.moves.any() else np.ones(len(self.indices), bool)
+        return np.ones(len(self.indices), bool) if aims is None else aims.moves
 
 
 def evaluate_offline(
@@ -99,7 +101,7 @@ def measures(found: Offline) -> dict[str, Any]:
     """``direction_accuracy`` and ``l2`` as MEASURES has them, where actions are directions; else ``l2`` of all."""
     misses, aims = found.errors, found.directions
     figures: dict[str, Any] = {"samples": len(misses)}
-    if aims is None or not aims.moves.any():
+    if aims is None:
         return figures | {"direction_accuracy": None, "l2": float(misses.mean())}
     moves, stands = aims.moves, ~aims.moves
     low, high = wilson(int(aims.right[moves].sum()), int(moves.sum()))

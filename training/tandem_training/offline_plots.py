@@ -58,9 +58,8 @@ def _predictions(found: Offline) -> Figure:
 def _errors(found: Offline) -> Figure:
     """Histograms of the error, and of the angle where there are directions."""
     aims = found.directions
-    with_angles = aims is not None and bool(aims.moves.any())
-    figure = Figure(figsize=(8.6 if with_angles else 4.4, 3.2), layout="constrained")
-    panels = figure.subplots(1, 2 if with_angles else 1, squeeze=False)[0]
+    figure = Figure(figsize=(4.4 if aims is None else 8.6, 3.2), layout="constrained")
+    panels = figure.subplots(1, 1 if aims is None else 2, squeeze=False)[0]
     misses = np.maximum(found.errors[found.counted], 1e-6)
     edges = np.geomspace(misses.min() * 0.99, misses.max() * 1.01, 41)
     panels[0].hist(misses, bins=edges, color=COLOURS[0])
@@ -68,7 +67,7 @@ def _errors(found: Offline) -> Figure:
     panels[0].axvline(mean, color=COLOURS[1], linewidth=1.5, label=f"mean {mean:.4g}")
     panels[0].set(xscale="log", xlabel="error (Euclidean, units of the action)", ylabel="samples")
     panels[0].legend(frameon=False, loc="upper left")
-    if with_angles and aims is not None:
+    if aims is not None:
         angles = np.degrees(np.arccos(np.clip(aims.cosine[aims.moves], -1, 1)))
         limit = float(np.degrees(np.arccos(SAME_WAY)))
         edges = np.geomspace(max(angles.min(), 0.01), 180, 41)
