@@ -27,6 +27,10 @@ class EpisodeChecksum:
             value = extend(value, row)
         self._sums[key] = value
 
+    def restart(self, key: str) -> None:
+        """Forgets the rows of one column."""
+        self._sums[key] = 0
+
     @property
     def value(self) -> int:
         """The episode's checksum, 32 bits."""

@@ -1,4 +1,4 @@
-"""One episode on its way into a store (checked and encoded frame by frame) and back out of it."""
+"""The frames of one episode: checked on their way into a store, and made anew from what it holds."""
 
 import math
 from collections.abc import Mapping
@@ -7,119 +7,116 @@ from typing import Any
 
 import numpy as np
 
-from tandem_datasets.codecs import Codec
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError
 from tandem_datasets.facts import integer, text
-from tandem_datasets.frames import EpisodeInfo, Frame, Observation, Source, check_observation, check_vector
-from tandem_datasets.layout import Column, streams
+from tandem_datasets.frames import Frame, Observation, Source, check_observation, check_vector
+from tandem_datasets.layout import streams
 
 
-class OpenEpisode:
-    """Frames of one episode, checked against the embodiment; images are encoded as they come."""
+class FrameCheck:
+    """Finds whether the frames of one episode fit the embodiment and each other.
 
-    def __init__(
-        self, embodiment: Embodiment, codec: Codec, columns: Mapping[str, Column], info: EpisodeInfo, where: str
-    ) -> None:
-        self.info = info
-        self.instructions: list[str] = []  # one per frame
-        self.images: dict[str, list[bytes]] = {camera.name: [] for camera in embodiment.cameras}
-        self.first_ns = self.last_ns = info.begin_ns  # stamps of the first and last frame, once there are any
+    Made for a caller that must not wait: a frame that fits costs some 10 us.
+    """
+
+    def __init__(self, embodiment: Embodiment, begin_ns: int) -> None:
+        self.count = 0  # frames that were found right
+        self.first_ns = self.last_ns = begin_ns  # stamps of the first and last frame, once there are any
         self._embodiment = embodiment
-        self._codec = codec
-        self._where = where
+        self._images = [(camera.name, camera.shape, camera.dtype) for camera in embodiment.cameras]
+        self._sizes = ((embodiment.state_dim,), (embodiment.action_dim,))
         self._streams = streams(embodiment)
-        self._columns = columns
-        self._vectors: dict[str, list[np.ndarray]] = {
-            "state": [],
-            "action": [],
-            "action_requested": [],
-            "action_label": [],
-        }
-        self._numbers: dict[str, list[Any]] = {
-            key: [] for key, column in self._columns.items() if column.row == () and key != "instruction"
-        }
-        self._no_action = np.zeros(embodiment.action_dim, np.float32)
+        self._stamp_keys = [(stream, f"stamp_{stream}") for stream in self._streams]
+        self._instruction = ""  # the last one
 
-    def __len__(self) -> int:
-        return len(self.instructions)
-
-    def add(self, frame: Frame) -> None:
-        """Takes one frame; raises TandemError and changes nothing if it does not fit."""
-        where = f"{self._where}: frame {len(self)}"
-        numbers = self._checked(frame, where)
+    def __call__(self, frame: Frame, where: str) -> dict[str, Any]:
+        """The frame's numbers by column; raises TandemError naming the field that does not fit."""
+        where = f"{where}: frame {self.count}"
         observation = frame.observation
-        encoded = {name: self._codec.encode(np.ascontiguousarray(observation.images[name])) for name in self.images}
-        for name, data in encoded.items():
-            self.images[name].append(data)
-        vectors = {
-            "state": observation.state,
-            "action": frame.action,
-            "action_requested": self._no_action if frame.requested is None else frame.requested,
-            "action_label": self._no_action if frame.label is None else frame.label,
-        }
-        for key, vector in vectors.items():
-            self._vectors[key].append(vector.copy())
-        for key, number in numbers.items():
-            self._numbers[key].append(number)
-        self.first_ns = self.first_ns if len(self) else numbers["stamp"]
-        self.instructions.append(observation.instruction)
-        self.last_ns = numbers["stamp"]
-
-    def arrays(self, codes: Mapping[str, int]) -> dict[str, np.ndarray]:
-        """Every numeric column's rows (T, ...); ``codes`` numbers the wordings."""
-        arrays = {key: np.stack(rows) for key, rows in self._vectors.items()}
-        arrays["instruction"] = np.array([codes[text] for text in self.instructions], np.int32)
-        for key, rows in self._numbers.items():
-            arrays[key] = np.array(rows, self._columns[key].dtype)
-        return arrays
-
-    def _checked(self, frame: Frame, where: str) -> dict[str, Any]:
-        """The frame's numbers by column key, once everything about it has been found right."""
-        observation = frame.observation
-        check_observation(self._embodiment, observation, where)
-        size = self._embodiment.action_dim
-        check_vector(frame.action, size, f"{where}: action")
-        for name, vector in (("requested", frame.requested), ("label", frame.label)):
-            if vector is not None:
-                check_vector(vector, size, f"{where}: {name}")
-        text(observation.instruction, f"{where}: instruction")
-        if not isinstance(frame.reward, Real) or not math.isfinite(frame.reward):
-            raise TandemError(f"{where}: reward is {frame.reward!r:.40} (allowed: a finite number)")
-        if frame.source not in list(Source):
-            raise TandemError(f"{where}: source is {frame.source!r:.40} (allowed: {[s.name for s in Source]})")
-        return {
+        if not self._arrays_fit(frame):
+            check_observation(self._embodiment, observation, where)
+            for name, vector in (("action", frame.action), ("requested", frame.requested), ("label", frame.label)):
+                if vector is not None or name == "action":
+                    check_vector(vector, self._embodiment.action_dim, f"{where}: {name}")  # type: ignore[arg-type]
+        if observation.instruction is not self._instruction:
+            self._instruction = text(observation.instruction, f"{where}: instruction")
+        reward, source = frame.reward, frame.source
+        if not isinstance(reward, Real) or not math.isfinite(reward):
+            raise TandemError(f"{where}: reward is {reward!r:.40} (allowed: a finite number)")
+        if type(source) is not Source:
+            source = _source(source, where)
+        numbers = {
             "has_requested": frame.requested is not None,
             "has_label": frame.label is not None,
             "terminated": bool(frame.terminated),
             "truncated": bool(frame.truncated),
             "success": bool(frame.success),
-            "source": int(Source(frame.source)),
-            "reward": float(frame.reward),
-            **self._checked_stamps(observation, where),
+            "source": int(source),
+            "reward": float(reward),
         }
+        self._add_stamps(observation, numbers, where)
+        self.first_ns = self.first_ns if self.count else numbers["stamp"]
+        self.last_ns = numbers["stamp"]
+        self.count += 1
+        return numbers
 
-    def _checked_stamps(self, observation: Observation, where: str) -> dict[str, int]:
-        stamp = integer(observation.stamp_ns, f"{where}: stamp_ns")
-        if stamp < self.last_ns or (stamp == self.last_ns and len(self)):
-            before = "the frame before has" if len(self) else "the episode begins at"
+    def _arrays_fit(self, frame: Frame) -> bool:
+        """Whether all images and vectors are certainly right; False: they have to be looked at closely."""
+        images, (state, action) = frame.observation.images, self._sizes
+        if len(images) != len(self._images):
+            return False
+        for name, shape, dtype in self._images:
+            image = images.get(name)
+            if type(image) is not np.ndarray or image.shape != shape or image.dtype != dtype:
+                return False
+        if not _fits(frame.observation.state, state) or not _fits(frame.action, action):
+            return False
+        return all(vector is None or _fits(vector, action) for vector in (frame.requested, frame.label))
+
+    def _add_stamps(self, observation: Observation, numbers: dict[str, Any], where: str) -> None:
+        stamp, given = observation.stamp_ns, observation.stream_stamps_ns
+        if type(stamp) is not int or not -(2**63) <= stamp < 2**63:
+            stamp = integer(stamp, f"{where}: stamp_ns")
+        if stamp < self.last_ns or (stamp == self.last_ns and self.count):
+            before = "the frame before has" if self.count else "the episode begins at"
             raise TandemError(f"{where}: stamp {stamp} ns, {before} {self.last_ns} ns (allowed: time runs forward)")
-        odd = sorted(set(observation.stream_stamps_ns) - set(self._streams))
-        if odd:
-            raise TandemError(f"{where}: stamps of unknown streams {odd} (allowed: {list(self._streams)})")
-        stamps = {"stamp": stamp}
-        for stream in self._streams:
-            own = integer(observation.stream_stamp_ns(stream), f"{where}: stamp of '{stream}'")
+        numbers["stamp"] = stamp
+        known = 0
+        for stream, key in self._stamp_keys:
+            own = given.get(stream, stamp)
+            known += stream in given
+            if type(own) is not int or own < -(2**63):
+                own = integer(own, f"{where}: stamp of '{stream}'")
             if own > stamp:
                 raise TandemError(f"{where}: '{stream}' is stamped {own} ns, after its tick {stamp} ns")
-            stamps[f"stamp_{stream}"] = own
-        return stamps
+            numbers[key] = own
+        if known != len(given):
+            odd = sorted(set(given) - set(self._streams))
+            raise TandemError(f"{where}: stamps of unknown streams {odd} (allowed: {list(self._streams)})")
+
+
+def _fits(vector: Any, shape: tuple[int]) -> bool:
+    """Whether it is certainly float32, of that shape and finite: a sum of squares is finite only then."""
+    return (
+        type(vector) is np.ndarray
+        and vector.shape == shape
+        and vector.dtype == np.float32
+        and math.isfinite(vector.dot(vector))
+    )
+
+
+def _source(value: Any, where: str) -> Source:
+    try:
+        return Source(value)
+    except ValueError as error:
+        raise TandemError(f"{where}: source is {value!r:.40} (allowed: {[s.name for s in Source]})") from error
 
 
 def frames_from_arrays(
     embodiment: Embodiment, arrays: Mapping[str, np.ndarray], instructions: list[str], where: str
 ) -> list[Frame]:
-    """Frames of one episode from its columns; the inverse of :meth:`OpenEpisode.add`."""
+    """Frames of one episode from its columns; the inverse of recording them."""
     sources, codes = arrays["source"], arrays["instruction"]
     if ((codes < 0) | (codes >= len(instructions))).any() or (sources > max(Source)).any():
         raise TandemError(f"{where}: damaged (an instruction or source code is unknown)")

@@ -1,97 +1,209 @@
-"""Files that are replaced whole or not at all, read within limits, and locked by one writer."""
+"""Every change that writers make to the disk goes through this module: whole files, confirmed writes, and the lock.
+
+So that a drill can count these operations and let each of them fail, :func:`inject` puts something between callers and
+the disk. Without it each function costs one comparison more than the system call.
+"""
 
 import contextlib
-import fcntl
 import os
+import shutil
 import stat
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import BinaryIO, Protocol
 
 from tandem_datasets.errors import TandemError
 
 _SYNC_DATA = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
+_MOST_PARTS = 512  # buffers of one call; Linux and macOS take 1024
 PARTIAL = ".partial"
 
+Buffer = bytes | memoryview
 
-def write_file(path: str, parts: Iterable[bytes | memoryview], syncer: "Syncer") -> None:
+
+class Faults(Protocol):
+    """What a drill puts between the callers of this module and the disk."""
+
+    def run[T](self, operation: str, path: str, whole: Callable[[], T], half: Callable[[], object] | None) -> T:
+        """Performs ``whole``, or ``half`` (a short write), or nothing; may raise OSError or end the process."""
+        ...
+
+
+_faults: Faults | None = None
+
+
+def inject(faults: Faults | None) -> None:
+    """From now on all operations of this process go through ``faults``; None: to the disk."""
+    global _faults  # noqa: PLW0603
+    _faults = faults
+
+
+def _run[T](operation: str, path: str, whole: Callable[[], T], half: Callable[[], object] | None = None) -> T:
+    return whole() if _faults is None else _faults.run(operation, path, whole, half)
+
+
+# -- operations
+
+
+def open_file(path: str, flags: int) -> int:
+    """``os.open`` for writing; what it makes is readable for everybody that the umask lets."""
+    return _run("open", path, lambda: os.open(path, flags | os.O_CLOEXEC, 0o666))
+
+
+def write_at(descriptor: int, parts: Sequence[Buffer], offset: int, path: str) -> int:
+    """Writes all of ``parts`` one after the other from ``offset``; returns the offset after them."""
+    end = offset + sum(map(len, parts))
+    _run("write", path, lambda: _write_all(descriptor, parts, offset), lambda: _write_half(descriptor, parts, offset))
+    return end
+
+
+def resize(descriptor: int, size: int, path: str) -> None:
+    """Makes a file that long, sparse where it grows."""
+    _run("resize", path, lambda: os.ftruncate(descriptor, size))
+
+
+def sync(descriptor: int, path: str) -> None:
+    """Returns when the disk has the file's content and length."""
+    _run("sync", path, lambda: _SYNC_DATA(descriptor))
+
+
+def sync_folder(path: str) -> None:
+    """Returns when the disk has the names in a folder."""
+
+    def confirm() -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    _run("sync folder", path, confirm)
+
+
+def replace(source: str, target: str) -> None:
+    """``os.replace``: atomic, and for folders only onto a place that is empty."""
+    _run("rename", target, lambda: os.replace(source, target))
+
+
+def remove(path: str) -> None:
+    """Removes a file."""
+    _run("remove", path, lambda: os.unlink(path))
+
+
+def remove_tree(path: str) -> None:
+    """Removes a folder with all that it holds."""
+    _run("remove folder", path, lambda: shutil.rmtree(path))
+
+
+def make_folders(path: str) -> None:
+    """Makes a folder and those above it, where they are not there yet."""
+    if not os.path.isdir(path):
+        _run("make folder", path, lambda: os.makedirs(path, exist_ok=True))
+
+
+def _write_all(descriptor: int, parts: Sequence[Buffer], offset: int) -> None:
+    rest = [part for part in parts if len(part)]
+    while rest:
+        batch = rest[:_MOST_PARTS]
+        written = os.pwritev(descriptor, batch, offset)
+        offset += written
+        while batch and written >= len(batch[0]):
+            written -= len(batch.pop(0))
+            rest.pop(0)
+        if written:
+            rest[0] = memoryview(rest[0])[written:]
+
+
+def _write_half(descriptor: int, parts: Sequence[Buffer], offset: int) -> None:
+    data = b"".join(parts)
+    _write_all(descriptor, [data[: len(data) // 2]], offset)
+
+
+# -- whole files
+
+
+def write_file(path: str, parts: Iterable[Buffer], syncer: "Syncer") -> None:
     """Writes a file that no reader looks at yet; it is on the disk after the next flush of ``syncer``."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    descriptor = open_file(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
+        offset = 0
         for part in parts:
-            write_all(descriptor, part)
+            offset = write_at(descriptor, (part,), offset, path)
     except BaseException:
         os.close(descriptor)
         raise
-    syncer.take(descriptor)
+    syncer.take(descriptor, path)
 
 
 def replace_file(path: str, data: bytes, syncer: "Syncer") -> None:
     """Writes a small file beside ``path`` and renames it into place, so that no reader sees half of it."""
     write_file(path + PARTIAL, (data,), syncer)
     syncer.flush()
-    os.replace(path + PARTIAL, path)
+    replace(path + PARTIAL, path)
     syncer.note_folder(os.path.dirname(path))
     syncer.flush()
 
 
-class Syncer:
-    """Collects what was written, and has the disk confirm all of it together: that costs little more than one.
+class SyncError(OSError):
+    """The disk did not confirm. What was written since the last confirmation may be lost, and asking again lies."""
 
-    With ``enabled=False`` it waits for nothing.
+
+class Syncer:
+    """Has the disk confirm what was written, all of it together: that costs little more than one file.
+
+    Whole files are confirmed in the background from when they are handed over. With ``enabled=False`` it waits for
+    nothing.
     """
 
-    _PENDING = 64  # descriptors held open before they are confirmed unasked
     _THREADS = 8
 
     def __init__(self, enabled: bool) -> None:
-        self._enabled = enabled
-        self._taken: list[int] = []
-        self._lent: set[int] = set()
+        self.enabled = enabled
+        self._taken: list[Future[None]] = []
+        self._lent: dict[int, str] = {}
         self._folders: set[str] = set()
-        self._pool = ThreadPoolExecutor(self._THREADS, thread_name_prefix="fsync") if enabled else None
+        self._pool: ThreadPoolExecutor | None = None
 
-    def take(self, descriptor: int) -> None:
+    def take(self, descriptor: int, path: str) -> None:
         """A written file, to be closed once it is on the disk."""
-        self._taken.append(descriptor)
-        if not self._enabled or len(self._taken) >= self._PENDING:
-            self.flush()
+        self._lent.pop(descriptor, None)
+        if self.enabled:
+            self._taken = [job for job in self._taken if not job.done() or job.exception()]
+            self._taken.append(self._submit(_sync_and_close, descriptor, path))
+        else:
+            os.close(descriptor)
 
-    def note(self, descriptor: int) -> None:
-        """A written file that its owner keeps open, until :meth:`forget`."""
-        self._lent.add(descriptor)
+    def note(self, descriptor: int, path: str) -> None:
+        """A written file that its owner keeps open, until it gives it to :meth:`take` or :meth:`forget`."""
+        self._lent[descriptor] = path
 
     def forget(self, descriptor: int) -> None:
-        """Its owner is about to close it."""
-        if self._enabled and descriptor in self._lent:
-            _SYNC_DATA(descriptor)
-        self._lent.discard(descriptor)
+        """Its owner closes it, and does not need it any more."""
+        self._lent.pop(descriptor, None)
 
     def note_folder(self, path: str) -> None:
         """A folder in which names were made or renamed."""
         self._folders.add(path)
 
     def flush(self) -> None:
-        """Returns when everything noted is on the disk."""
+        """Returns when everything noted is on the disk; raises SyncError if the disk does not confirm."""
         taken, lent, folders = self._taken, self._lent, self._folders
-        self._taken, self._lent, self._folders = [], set(), set()
-        try:
-            if self._pool is not None:
-                jobs = [self._pool.submit(_SYNC_DATA, descriptor) for descriptor in (*taken, *lent)]
-                jobs += [self._pool.submit(_sync_folder, path) for path in folders]
-                wait(jobs)
-                for job in jobs:
-                    job.result()
-        finally:
-            for descriptor in taken:
-                os.close(descriptor)
+        self._taken, self._lent, self._folders = [], {}, set()
+        if not self.enabled:
+            return
+        jobs = [self._submit(sync, descriptor, path) for descriptor, path in lent.items()]
+        jobs += [self._submit(sync_folder, path) for path in folders]
+        wait(jobs := taken + jobs)
+        for job in jobs:
+            if error := job.exception():
+                if isinstance(error, OSError):
+                    raise SyncError(error.errno, error.strerror or str(error)) from error
+                raise error
 
     def drop(self) -> None:
-        """Forgets everything, unconfirmed."""
-        for descriptor in self._taken:
-            os.close(descriptor)
-        self._taken, self._lent, self._folders = [], set(), set()
+        """Forgets everything; what was confirmed so far is not known."""
+        wait(self._taken)
+        self._taken, self._lent, self._folders = [], {}, set()
 
     def close(self) -> None:
         """Forgets everything and ends its threads."""
@@ -99,29 +211,20 @@ class Syncer:
         if self._pool is not None:
             self._pool.shutdown()
 
+    def _submit(self, job: Callable[..., None], *arguments: int | str) -> "Future[None]":
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._THREADS, thread_name_prefix="tandem-sync")
+        return self._pool.submit(job, *arguments)
 
-def _sync_folder(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+def _sync_and_close(descriptor: int, path: str) -> None:
     try:
-        os.fsync(descriptor)
+        sync(descriptor, path)
     finally:
         os.close(descriptor)
 
 
-def write_all(descriptor: int, data: bytes | memoryview) -> None:
-    """``os.write`` until nothing is left (one call takes at most 2 GB)."""
-    written = os.write(descriptor, data)
-    if written < len(data):
-        rest = memoryview(data)[written:]
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-
-
-def write_all_at(descriptor: int, data: memoryview, offset: int) -> None:
-    """``os.pwrite`` until nothing is left."""
-    while data:
-        written = os.pwrite(descriptor, data, offset)
-        data, offset = data[written:], offset + written
+# -- reading
 
 
 def _open_regular(path: str, flags: int) -> int:
@@ -141,29 +244,3 @@ def open_data(path: str, where: str) -> Iterator[BinaryIO]:
             yield file
     except OSError as error:
         raise TandemError(f"{where}: cannot read {os.path.basename(path)}: {error.strerror or error}") from error
-
-
-class WriterLock:
-    """At most one writer of a store: an advisory lock, which the kernel drops when its owner dies.
-
-    Processes forked while it is held share it; spawned ones do not.
-    """
-
-    def __init__(self, path: Path, where: str) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            owner = os.pread(self._descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(self._descriptor)
-            if isinstance(error, BlockingIOError):
-                raise TandemError(f"{where}: another writer has it open (process {owner})") from error
-            raise TandemError(f"{where}: this file system cannot lock files: {error.strerror}") from error
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
-
-    def release(self) -> None:
-        """Gives it up; the file stays, since removing it would let two writers lock different files."""
-        os.ftruncate(self._descriptor, 0)
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # a forked child may hold the descriptor, too
-        os.close(self._descriptor)

@@ -88,6 +88,8 @@ def check_observation(embodiment: Embodiment, observation: Observation, where: s
         raise TandemError(f"{where}: cameras {sorted(observation.images)} (allowed: {sorted(names)})")
     for camera in embodiment.cameras:
         image = observation.images[camera.name]
+        if not isinstance(image, np.ndarray):
+            raise TandemError(f"{where}: camera '{camera.name}' is a {type(image).__name__} (allowed: a numpy array)")
         if image.shape != camera.shape or image.dtype != camera.dtype:
             raise TandemError(
                 f"{where}: camera '{camera.name}' is {image.dtype} {image.shape} "
@@ -98,6 +100,8 @@ def check_observation(embodiment: Embodiment, observation: Observation, where: s
 
 def check_vector(vector: np.ndarray, size: int, where: str) -> None:
     """Raises TandemError unless ``vector`` is finite float32 of shape (size,)."""
+    if not isinstance(vector, np.ndarray):
+        raise TandemError(f"{where} is a {type(vector).__name__} (allowed: float32 {(size,)})")
     if vector.shape != (size,) or vector.dtype != np.float32:
         raise TandemError(f"{where} is {vector.dtype} {vector.shape} (allowed: float32 {(size,)})")
     if not np.isfinite(vector).all():

@@ -135,6 +135,7 @@ def _number(key: str, dtype: type, row: tuple[int, ...] = ()) -> Column:
 EPISODE_ENDS = _number("meta/episode_ends", np.int64)
 INSTRUCTIONS = Column("meta/instructions", None)
 NAMES = Column("meta/names", None)
+DELETED = _number("meta/deleted", np.bool_)  # the only one that is changed afterwards, in place
 EPISODE_COLUMNS = (
     _number("meta/uuid", np.uint8, (16,)),
     _number("meta/seed", np.int64),
@@ -143,7 +144,7 @@ EPISODE_COLUMNS = (
     _number("meta/outcome", np.int32),  # row of NAMES
     _number("meta/failure_reason", np.int32),  # row of NAMES
     _number("meta/env", np.int32),  # row of NAMES
-    _number("meta/deleted", np.bool_),  # the only one that is changed afterwards, in place
+    DELETED,
     _number("meta/begin_ns", np.int64),
     _number("meta/end_ns", np.int64),
     _number("meta/checksum", np.uint32),  # see ``checksums``

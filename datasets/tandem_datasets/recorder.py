@@ -1,24 +1,49 @@
 """The writer of an episode store: whole episodes, committed one by one, safe against kill -9 at any point."""
 
 import os
-from collections.abc import Iterable
-from dataclasses import fields, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from tandem_datasets.codecs import DEFAULT_CODEC, codec_by_name
+from tandem_datasets.committing import Committer, Finished
 from tandem_datasets.embodiment import Embodiment
-from tandem_datasets.episode import OpenEpisode
+from tandem_datasets.episode import FrameCheck
 from tandem_datasets.errors import TandemError, unknown
 from tandem_datasets.facts import check_info
 from tandem_datasets.frames import EpisodeInfo, Frame
 from tandem_datasets.layout import frame_columns
+from tandem_datasets.parts import Block, EpisodeRows
+from tandem_datasets.pipeline import Pipeline, RecorderStats
 from tandem_datasets.writer import StoreWriter
+
+QUEUE_BYTES = 128 << 20
+
+
+@dataclass
+class _OpenEpisode:
+    """What the caller's thread knows of an episode; its rows are the writing thread's."""
+
+    info: EpisodeInfo
+    check: FrameCheck
+    rows: EpisodeRows
+    where: str
+    block: Block | None = None  # that is being filled
 
 
 class Recorder:
     """Appends episodes to a store, which is made if there is none. One at a time, and not thread-safe.
+
+    Frames are checked and copied where :meth:`add` is called; they are encoded and written in other threads, also while
+    the episode is open, so that memory stays bounded however long it is. The rules for errors of the disk:
+
+    - What is committed stays as it is and can be read.
+    - The next :meth:`add` or :meth:`commit` raises, and names the episode. Its frames are kept, the refused one is not
+      among them; call again once there is room, or :meth:`abort`.
+    - Only where the disk itself loses what it took (it does not confirm it, or the folder is gone) an episode that is
+      partly written is dropped, and the error says that it is lost.
 
     Args:
         path: the store's folder.
@@ -30,6 +55,7 @@ class Recorder:
         group: so many episodes are written to the disk together, the last ones by :meth:`flush` or
             :meth:`close`. Short episodes are recorded several times quicker so; a killed process then loses
             up to ``group - 1`` finished episodes beside the open one.
+        queue_bytes: of raw images that may wait to be encoded; :meth:`add` waits when it is full.
 
     Raises:
         TandemError: another writer has the store open, it is damaged or made for something else, or the
@@ -44,6 +70,7 @@ class Recorder:
         exist_ok: bool = True,
         fsync: bool = True,
         group: int = 1,
+        queue_bytes: int = QUEUE_BYTES,
     ) -> None:
         self.path = Path(path).absolute()
         self.embodiment = embodiment
@@ -53,28 +80,34 @@ class Recorder:
         if group < 1:
             raise TandemError(f"{self._where}: group is {group} (allowed: at least 1)")
         self._group = group
-        self._episode: OpenEpisode | None = None
-        self._finished: list[tuple[OpenEpisode, EpisodeInfo]] = []  # not yet on the disk
+        self._episode: _OpenEpisode | None = None
+        self._waiting = 0  # finished episodes that wait for their group
         self._closed = False
+        self._process = os.getpid()
         try:
             self._writer = StoreWriter(self.path, embodiment, self._codec, exist_ok, fsync)
         except OSError as error:
             raise TandemError(f"{self._where}: cannot be written: {error.strerror or error}") from error
+        self._committer = Committer(self._writer)
+        self._pipeline = Pipeline(lambda: Block(self._columns), self._committer.sink, queue_bytes)
+        self.n_episodes = self._writer.n_episodes
+        self.n_frames = self._writer.n_frames
 
-    @property
-    def n_episodes(self) -> int:
-        """Committed episodes, with those that wait for their group."""
-        return self._writer.n_episodes + len(self._finished)
+    n_episodes: int
+    """Committed episodes, with those that wait for their group."""
 
-    @property
-    def n_frames(self) -> int:
-        """Committed frames, with those that wait for their group."""
-        return self._writer.n_frames + sum(len(episode) for episode, _ in self._finished)
+    n_frames: int
+    """Committed frames, with those that wait for their group."""
 
     @property
     def n_open_frames(self) -> int:
         """Frames of the open episode; 0 if none is open."""
-        return len(self._episode) if self._episode is not None else 0
+        return self._episode.check.count if self._episode is not None else 0
+
+    @property
+    def stats(self) -> RecorderStats:
+        """How often and how long :meth:`add` had to wait, and what is queued."""
+        return self._pipeline.stats
 
     def begin(self, info: EpisodeInfo) -> None:
         """Opens an episode; raises TandemError if one is open already or ``info`` cannot be stored."""
@@ -82,19 +115,37 @@ class Recorder:
         where = f"{self._where}: episode {self.n_episodes}"
         if self._episode is not None:
             raise TandemError(f"{where}: begin while it is open (commit or abort it first)")
-        self._episode = OpenEpisode(self.embodiment, self._codec, self._columns, check_info(info, where), where)
+        self._raise_lost()
+        info = check_info(info, where)
+        self._pipeline.call(self._committer.require_clean)
+        check = FrameCheck(self.embodiment, info.begin_ns)
+        self._episode = _OpenEpisode(info, check, EpisodeRows(self._columns), where)
 
     def add(self, frame: Frame) -> None:
         """Adds one step to the open episode; its arrays may be reused by the caller.
 
+        Waits only if more than ``queue_bytes`` of images wait to be encoded; see :attr:`stats`.
+
         Raises:
-            TandemError: no episode is open, the frame does not fit the embodiment, or its stamp does not
-                come after the one before. The episode stays open as it was.
+            TandemError: no episode is open, the frame does not fit the embodiment, its stamp does not
+                come after the one before, or the disk refuses earlier ones. The episode stays open as it was.
         """
-        self._require_episode("add").add(frame)
+        episode = self._episode
+        if episode is None:
+            raise self._no_episode("add")
+        if self._committer.failure is not None or self._committer.lost:
+            self._raise_failure(episode)
+        numbers = episode.check(frame, episode.where)
+        block = episode.block
+        if block is None:
+            block = episode.block = self._pipeline.block()
+        block.put(frame, numbers)
+        if block.count == block.capacity:
+            episode.block = None
+            self._pipeline.submit(block, episode.rows)
 
     def commit(self, **changes: Any) -> EpisodeInfo:
-        """Makes the open episode part of the store, all of it or nothing.
+        """Makes the open episode part of the store, all of it or nothing, and returns when that is durable.
 
         Args:
             changes: fields of EpisodeInfo that were not known at the begin: ``success=True``,
@@ -105,37 +156,70 @@ class Recorder:
 
         Raises:
             TandemError: no episode is open, it has no frame, a change does not fit, or the disk refuses.
-                The episode stays open, to be tried again or aborted.
+                The episode stays open, to be tried again or aborted, unless the error says that it is lost.
         """
-        episode = self._require_episode("commit")
+        episode = self._episode
+        if episode is None:
+            raise self._no_episode("commit")
+        self._raise_lost()
         info = self._final_info(episode, changes)
-        self._finished.append((episode, info))
-        if len(self._finished) >= self._group:
-            try:
-                self.flush()
-            except BaseException:
-                del self._finished[-1:]
-                raise
-        self._episode = None
+        if episode.block is not None:
+            block, episode.block = episode.block, None
+            self._pipeline.submit(block, episode.rows)
+        last = (episode.rows, info)
+        if self._waiting + 1 < self._group:
+            self._pipeline.post(lambda: self._committer.finish(last))
+            self._waiting += 1
+            self._episode = None
+        else:
+            self._commit(last)
+        self.n_episodes += 1
+        self.n_frames += episode.check.count
         return info
 
     def flush(self) -> None:
-        """Writes finished episodes that wait for their group; raises TandemError if the disk refuses."""
-        if not self._finished:
-            return
-        before = self._writer.n_episodes
-        try:
-            self._writer.commit(self._finished)
-        except BaseException as error:
-            self._recover(before)
-            if isinstance(error, OSError):
-                raise TandemError(f"{self._where}: commit failed: {error.strerror or error}") from error
-            raise
-        self._finished = []
+        """Commits finished episodes that wait for their group; raises TandemError if the disk refuses."""
+        self._require_open_store()
+        self._raise_lost()
+        if self._waiting:
+            self._commit(None)
 
     def abort(self) -> None:
         """Drops the open episode, if there is one."""
+        episode = self._episode
+        if episode is None:
+            return
+        episode.rows.dropped = True
+        if episode.block is not None:
+            self._pipeline.give_back(episode.block)
+            episode.block = None
+        self._pipeline.call(lambda: self._committer.drop(episode.rows))
         self._episode = None
+
+    def recover(self) -> None:
+        """Drops the open episode and everything on the disk that is not committed, as opening the store does.
+
+        Raises:
+            TandemError: the disk refuses, or the store is damaged.
+        """
+        self._require_open_store()
+        self.abort()
+        self._pipeline.call(self._committer.clean)
+
+    def mark_deleted(self, episodes: Sequence[int], deleted: bool = True) -> None:
+        """Marks committed episodes as deleted, or lifts the mark; returns when that is durable.
+
+        Raises:
+            TandemError: there is no such episode, or the disk refuses.
+        """
+        self.flush()
+        for episode in episodes:
+            if not 0 <= episode < self._writer.n_episodes:
+                raise TandemError(f"{self._where}: no episode {episode} (allowed: 0..{self._writer.n_episodes - 1})")
+        try:
+            self._pipeline.call(lambda: self._writer.mark(episodes, deleted))
+        except OSError as error:
+            raise TandemError(f"{self._where}: not marked: {error.strerror or error}") from error
 
     def write_episode(self, info: EpisodeInfo, frames: Iterable[Frame]) -> EpisodeInfo:
         """Begins, adds all ``frames`` and commits; on any error nothing of it stays."""
@@ -152,17 +236,18 @@ class Recorder:
         """Gives the store back. Twice is harmless.
 
         Raises:
-            TandemError: an episode was still open. It is dropped and the store closed all the same; call
-                :meth:`abort` first where that is meant.
+            TandemError: an episode was still open, or the disk refuses finished ones. They are dropped and the store
+                closed all the same; call :meth:`abort` or :meth:`flush` first where that is not meant.
         """
         if self._closed:
             return
-        open_frames = None if self._episode is None else len(self._episode)
+        open_frames = None if self._episode is None else self.n_open_frames
         self.abort()
         try:
             self.flush()
         finally:
             self._closed = True
+            self._pipeline.close()
             self._writer.close()
         if open_frames is not None:
             raise TandemError(f"{self._where}: closed with an open episode of {open_frames} frames, which is dropped")
@@ -178,9 +263,11 @@ class Recorder:
             self.abort()
         self.close()
 
-    def _final_info(self, episode: OpenEpisode, changes: dict[str, Any]) -> EpisodeInfo:
-        where = f"{self._where}: episode {self.n_episodes}"
-        if not len(episode):
+    # -- in the caller's thread
+
+    def _final_info(self, episode: _OpenEpisode, changes: dict[str, Any]) -> EpisodeInfo:
+        where, check = episode.where, episode.check
+        if not check.count:
             raise TandemError(f"{where}: commit without a frame (abort it instead)")
         known = [field.name for field in fields(EpisodeInfo)]
         for key in changes:
@@ -188,33 +275,58 @@ class Recorder:
                 raise unknown(f"{where}: commit", key, known)
         info = check_info(replace(episode.info, **changes), where)
         if info.end_ns == 0:
-            info = replace(info, end_ns=episode.last_ns)
-        if not info.begin_ns <= episode.first_ns <= episode.last_ns <= info.end_ns:
+            info = replace(info, end_ns=check.last_ns)
+        if not info.begin_ns <= check.first_ns <= check.last_ns <= info.end_ns:
             raise TandemError(
-                f"{where}: its frames are from {episode.first_ns} to {episode.last_ns} ns "
+                f"{where}: its frames are from {check.first_ns} to {check.last_ns} ns "
                 f"(allowed: from begin_ns {info.begin_ns} to end_ns {info.end_ns})"
             )
         return info
 
-    def _recover(self, episodes_before: int) -> None:
-        """After a commit that did not return: back to what is on the disk, or closed if even that fails."""
+    def _commit(self, last: Finished | None) -> None:
+        """Has everything committed that is finished; ``last`` stays open if that fails and it is not lost."""
         try:
-            self._writer.recover()
-        except (OSError, TandemError) as error:
-            self.abort()
-            self._finished = []
-            self.close()
-            raise TandemError(f"{self._where}: closed after a failed commit: {error}") from error
-        if self._writer.n_episodes > episodes_before:  # interrupted after the rename: they are in
-            self._episode = None
-            self._finished = []
+            self._pipeline.call(lambda: self._committer.commit(last))
+        except TandemError:
+            if last is None or last[0].dropped or self._writer.n_episodes > self.n_episodes - self._waiting:
+                self._episode = None
+            self._recount()
+            raise
+        self._waiting = 0
+        self._episode = None
+
+    def _raise_failure(self, episode: _OpenEpisode) -> None:
+        """Tells of a failure once, and has it tried again meanwhile."""
+        self._raise_lost()
+        failure, self._committer.failure = self._committer.failure, None
+        if failure is not None:
+            self._pipeline.post(lambda: self._committer.spill(episode.rows))
+            reason = getattr(failure, "strerror", None) or failure
+            raise TandemError(f"{episode.where}: not written: {reason} (it is kept: add again, commit, or abort)")
+
+    def _raise_lost(self) -> None:
+        """Tells of lost frames once; an open episode that they belong to is dropped."""
+        lost = self._committer.lost
+        if lost:
+            if self._episode is not None and self._episode.rows.dropped:
+                self.abort()
+            self._committer.lost = ""
+            self._recount()
+            raise TandemError(f"{self._where}: {lost}")
+
+    def _recount(self) -> None:
+        finished = self._committer.finished
+        self._waiting = len(finished)
+        self.n_episodes = self._writer.n_episodes + len(finished)
+        self.n_frames = self._writer.n_frames + sum(rows.count for rows, _ in finished)
 
     def _require_open_store(self) -> None:
         if self._closed:
             raise TandemError(f"{self._where}: the recorder is closed")
+        if self._process != os.getpid():
+            raise TandemError(f"{self._where}: opened by process {self._process} (allowed: to record in that one)")
 
-    def _require_episode(self, doing: str) -> OpenEpisode:
+    def _no_episode(self, doing: str) -> TandemError:
         self._require_open_store()
-        if self._episode is None:
-            raise TandemError(f"{self._where}: {doing} without an open episode (begin one first)")
-        return self._episode
+        self._raise_lost()
+        return TandemError(f"{self._where}: {doing} without an open episode (begin one first)")

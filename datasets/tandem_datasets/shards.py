@@ -1,4 +1,4 @@
-"""Shards of Zarr's ``sharding_indexed`` codec, written and read whole: 256 encoded rows and an index at the end.
+"""Shards of Zarr's ``sharding_indexed`` codec: 256 encoded rows and an index at the end.
 
 The index holds (offset, size) of every row as little-endian uint64, all ones where there is none, and its
 CRC-32C. The last shard is shared by episodes: it is written beside and renamed, never changed in place.
@@ -6,13 +6,12 @@ CRC-32C. The last shard is shared by episodes: it is written beside and renamed,
 
 import os
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from typing import BinaryIO
 
 import numpy as np
 
 from tandem_datasets.errors import TandemError
-from tandem_datasets.files import PARTIAL, Syncer, open_data, write_file
+from tandem_datasets.files import PARTIAL, Syncer, open_data, open_file, remove, replace, write_at
 from tandem_datasets.layout import SHARD_ROWS, Column
 
 _EMPTY = np.uint64(2**64 - 1)
@@ -22,74 +21,147 @@ _BLOCK = 1 << 20  # bytes copied at a time when a shard is rewritten
 
 
 class ShardWriter:
-    """Appends encoded rows to one column. ``rows`` below is always the number of committed ones.
+    """Appends encoded rows to one column, some of them to the disk long before they are committed.
 
-    Between :meth:`append` and :meth:`publish` the caller may wait for the disk.
+    Until the commit nothing of it is seen by readers: full shards have names past the committed ones, and a shard that
+    committed rows share is written beside, until :meth:`publish`. Every method can be called again after an OSError.
     """
 
     def __init__(self, root: str, column: Column, where: str, syncer: Syncer) -> None:
+        self.pending_bytes = 0  # of rows that are only in memory
         self._folder = os.path.join(root, column.key)
         self._column = column
         self._where = where
         self._syncer = syncer
-        self._index = _empty_index()  # of the last shard
-        self._end = 0  # bytes of rows in the last shard
-        self._rewritten: str | None = None  # shard whose new version still lies beside it
+        self._pending: list[bytes] = []
+        self._filled: list[str] = []  # full shards that are not committed
+        self._beside: str | None = None  # a shard that readers see, whose new version lies beside it
+        self._descriptor, self._open_path = -1, ""
+        self._begin_shard(0)
 
     def recover(self, rows: int) -> None:
         """Reads the last shard and drops from disk whatever lies past ``rows``."""
+        self.close()
         drop_files(self._folder, self._column, rows)
-        self._index, self._end, self._rewritten = _empty_index(), 0, None
-        kept = rows % SHARD_ROWS
-        if kept:
-            path = self._path(rows // SHARD_ROWS)
-            with open_data(path, self._where) as file:
-                index, size = _read_index(file, self._where, self._column.key)
-            check_rows(index[:kept], size, f"{self._where}: {self._column.key}")
-            partial = bool((index[kept:] != _EMPTY).any())
-            self._index[:kept] = index[:kept]
-            self._end = int(index[:kept].sum(axis=1, dtype=np.uint64).max())
-            if partial:
-                self._write(rows // SHARD_ROWS, (), kept)
-                self._syncer.flush()
-                self.publish()
+        self._pending, self.pending_bytes, self._filled, self._beside = [], 0, [], None
+        number, used = divmod(rows, SHARD_ROWS)
+        self._begin_shard(number)
+        if not used:
+            return
+        with open_data(self._path(), self._where) as file:
+            index, size = _read_index(file, self._where, self._column.key)
+        kept = index[:used]
+        check_rows(kept, size, f"{self._where}: {self._column.key}")
+        self._index[:used], self._used, self._seen = kept, used, True
+        self._end = int(kept.sum(axis=1, dtype=np.uint64).max())
+        if (index[used:] != _EMPTY).any():
+            self._sealed = False
+            self.seal()
+            self._syncer.flush()
+            self.publish()
 
-    def append(self, rows: int, encoded: Sequence[bytes]) -> None:
-        """Writes rows after the first ``rows``; a crash in between leaves those untouched."""
-        done = 0
-        while done < len(encoded):
-            shard, used = divmod(rows + done, SHARD_ROWS)
-            if not used:
-                self._index, self._end = _empty_index(), 0
-            batch = encoded[done : done + SHARD_ROWS - used]
-            self._write(shard, batch, used)
-            done += len(batch)
-        self._syncer.note_folder(self._folder)
+    def append(self, encoded: Sequence[bytes]) -> None:
+        """Takes rows into memory."""
+        self._pending += encoded
+        self.pending_bytes += sum(map(len, encoded))
+
+    def write(self) -> None:
+        """Brings all rows to the disk, and the index of each shard that they fill."""
+        while self._pending or self._used == SHARD_ROWS:
+            if self._used == SHARD_ROWS:
+                self._end_shard()
+                continue
+            self._open()
+            batch = self._pending[: SHARD_ROWS - self._used]
+            end = write_at(self._descriptor, batch, self._end, self._open_path)
+            sizes = np.fromiter(map(len, batch), np.uint64, len(batch))
+            new = self._index[self._used : self._used + len(batch)]
+            new[:, 1] = sizes
+            new[:, 0] = self._end + np.cumsum(sizes) - sizes
+            del self._pending[: len(batch)]
+            self.pending_bytes -= end - self._end
+            self._used, self._end, self._sealed = self._used + len(batch), end, False
+
+    def seal(self) -> None:
+        """Brings everything to the disk that a reader needs, the index of the last shard too."""
+        self.write()
+        if not self._sealed:
+            self._write_index()
+            self._syncer.note(self._descriptor, self._open_path)
 
     def publish(self) -> None:
-        """Renames the rewritten shard, which holds committed rows and new ones, into place."""
-        if self._rewritten is not None:
-            path, self._rewritten = self._rewritten, None
-            os.replace(path + PARTIAL, path)
-            self._syncer.note_folder(self._folder)
+        """Renames the new version of the shard with committed rows into place."""
+        if self._beside is None:
+            return
+        replace(self._beside + PARTIAL, self._beside)
+        self._syncer.note_folder(self._folder)
+        if self._open_path == self._beside + PARTIAL:
+            self.close()  # what is added now goes beside once more
+        self._beside = None
 
-    def _write(self, shard: int, batch: Sequence[bytes], used: int) -> None:
-        path = self._path(shard)
-        sizes = np.fromiter((len(data) for data in batch), np.uint64, len(batch))
-        new = self._index[used : used + len(batch)]
-        new[:, 1] = sizes
-        new[:, 0] = self._end + np.cumsum(sizes) - sizes
+    def finish(self) -> None:
+        """All rows are committed."""
+        assert self._sealed
+        assert not self._pending
+        self.close()
+        self._filled, self._seen = [], self._used > 0
+
+    @property
+    def gone(self) -> bool:
+        """Whether somebody removed a file of rows that are not committed."""
+        paths = [*self._filled, *([self._open_path] if self._descriptor >= 0 else [])]
+        return not all(map(os.path.exists, paths))
+
+    def close(self) -> None:
+        """Closes the shard that is held open."""
+        if self._descriptor >= 0:
+            self._syncer.forget(self._descriptor)
+            os.close(self._descriptor)
+        self._descriptor, self._open_path = -1, ""
+
+    def _begin_shard(self, number: int) -> None:
+        self._number = number
+        self._index = _empty_index()
+        self._used = self._end = 0  # rows, and bytes of them
+        self._seen = False  # whether readers see the file of this name
+        self._sealed = True  # whether its index is written
+
+    def _end_shard(self) -> None:
+        if not self._sealed:
+            self._write_index()
+        if self._descriptor >= 0:
+            self._syncer.take(self._descriptor, self._open_path)
+            self._descriptor, self._open_path = -1, ""
+        if not self._seen:
+            self._filled.append(self._path())
+        self._begin_shard(self._number + 1)
+
+    def _open(self) -> None:
+        """Opens the shard for writing, past the rows that it has."""
+        if self._descriptor >= 0:
+            return
+        path = self._path()
+        target = path + PARTIAL if self._seen else path
+        descriptor = open_file(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        try:
+            offset = 0
+            for block in _blocks(path, self._end):
+                offset = write_at(descriptor, (block,), offset, target)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._syncer.note_folder(self._folder)
+        self._descriptor, self._open_path = descriptor, target
+        self._beside = path if self._seen else self._beside
+
+    def _write_index(self) -> None:
+        self._open()
         index = self._index.tobytes()
-        parts = (b"".join(batch), index, _crc(index))
-        if used:
-            write_file(path + PARTIAL, chain(_blocks(path, self._end), parts), self._syncer)
-            self._rewritten = path
-        else:
-            write_file(path, parts, self._syncer)
-        self._end += int(sizes.sum())
+        write_at(self._descriptor, (index, _crc(index)), self._end, self._open_path)
+        self._sealed = True
 
-    def _path(self, shard: int) -> str:
-        return os.path.join(self._folder, self._column.file_name(shard))
+    def _path(self) -> str:
+        return os.path.join(self._folder, self._column.file_name(self._number))
 
 
 def drop_files(folder: str, column: Column, rows: int) -> None:
@@ -100,7 +172,7 @@ def drop_files(folder: str, column: Column, rows: int) -> None:
         number = name.removeprefix("c.").removesuffix(tail)
         stale = number.isdecimal() and name == column.file_name(int(number)) and int(number) >= first_stale
         if stale or name.endswith(PARTIAL):
-            os.unlink(os.path.join(folder, name))
+            remove(os.path.join(folder, name))
 
 
 def _empty_index() -> np.ndarray:
@@ -138,7 +210,9 @@ def check_rows(index: np.ndarray, size: int, where: str) -> None:
 
 
 def _blocks(path: str, size: int) -> Iterator[bytes]:
-    """The first ``size`` bytes of a file, piece by piece."""
+    """The first ``size`` bytes of a file, piece by piece; none of a file that need not be there."""
+    if not size:
+        return
     with open(path, "rb", buffering=0) as file:
         while size:
             block = file.read(min(size, _BLOCK))

@@ -1,28 +1,41 @@
-"""The disk side of recording: makes a store, recovers it, and commits checked episodes.
+"""The disk side of recording: makes a store, recovers it, takes rows as they come and commits episodes.
 
 Order of a commit: every row past the committed ones -> the disk has them -> tail shards are renamed, the
 arrays' new shapes written -> the new shape of ``meta/episode_ends`` is renamed into place. Only that last step
-is the commit; before it nothing that readers trust has changed.
+is the commit; before it nothing that readers trust has changed. Rows may be on the disk long before, full shards are
+confirmed as they come.
+
+After an OSError every step can be tried again, and goes on where it was. After a SyncError nothing that is not
+committed can be trusted any more: :meth:`StoreWriter.recover`, and the rows once more from memory.
 """
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tandem_datasets.checksums import checksum_of
 from tandem_datasets.chunks import ChunkWriter
 from tandem_datasets.codecs import Codec, encode_text
 from tandem_datasets.embodiment import Embodiment
-from tandem_datasets.episode import OpenEpisode
 from tandem_datasets.errors import TandemError
 from tandem_datasets.facts import fact_rows, provenance_text, texts_of
-from tandem_datasets.files import PARTIAL, Syncer, WriterLock, open_data, replace_file, write_all_at, write_file
+from tandem_datasets.files import (
+    PARTIAL,
+    Syncer,
+    make_folders,
+    open_data,
+    open_file,
+    replace,
+    replace_file,
+    write_at,
+    write_file,
+)
 from tandem_datasets.frames import EpisodeInfo
 from tandem_datasets.layout import (
+    DELETED,
     EPISODE_COLUMNS,
     EPISODE_ENDS,
     GROUP_METADATA,
@@ -34,6 +47,8 @@ from tandem_datasets.layout import (
     frame_columns,
     root_metadata,
 )
+from tandem_datasets.locks import WriterLock
+from tandem_datasets.parts import EpisodeRows
 from tandem_datasets.reading import (
     ROOT_FILE,
     metadata_path,
@@ -64,12 +79,16 @@ class StoreWriter:
         self._grown = (*meta, *self._frame_columns.values())  # at each commit, in place
         self._columns = (EPISODE_ENDS, *_TABLES, *self._grown)
         self._check_place(exist_ok)
-        os.makedirs(os.path.join(self._root, EPISODE_ENDS.key), exist_ok=True)
+        make_folders(os.path.join(self._root, EPISODE_ENDS.key))
         self._lock = WriterLock(Path(self._root, _LOCK), self.where)
+        self._identity = _identity(self._root)
         self._syncer = Syncer(sync)
+        self._next_row = 0  # where the next row that is taken goes
+        self._numbers: list[tuple[int, Mapping[str, np.ndarray]]] = []  # taken, from which row: not on the disk yet
         where, syncer = self.where, self._syncer
         self._shards = {c.key: ShardWriter(self._root, c, where, syncer) for c in self._columns if c.sharded}
         self._chunks = {c.key: ChunkWriter(self._root, c, where, syncer) for c in self._columns if not c.sharded}
+        self._writers: list[ShardWriter | ChunkWriter] = [*self._shards.values(), *self._chunks.values()]
         self._shape_files: dict[str, int] = {}  # column -> descriptor of its zarr.json
         try:
             if os.path.exists(os.path.join(self._root, ROOT_FILE)):
@@ -89,49 +108,109 @@ class StoreWriter:
         self.n_episodes, self.n_frames = len(ends), int(ends[-1]) if len(ends) else 0
         last = read_array(self._root, PROVENANCE_ENDS, max(len(ends) - 1, 0), len(ends), self.where)
         self._provenance_bytes = int(last[0]) if len(last) else 0
-        known = {table.key: read_declared(self._root, table, self.where) for table in _TABLES}
-        for column in self._columns:
-            writer = self._shards[column.key] if column.sharded else self._chunks[column.key]
-            writer.recover(known[column.key] if column in _TABLES else self._committed(column))
+        for table in _TABLES:
+            self._recover_table(table)
+        for column in (EPISODE_ENDS, *self._grown):
+            rows = self._committed(column)
+            (self._shards[column.key] if column.sharded else self._chunks[column.key]).recover(rows)
         for column in self._grown:
             self._repair_shape(column)
-        for table in _TABLES:
-            texts = read_texts(self._root, table, 0, known[table.key], self.where)
-            self._codes[table.key] = {text: code for code, text in enumerate(texts)}
+        self._next_row, self._numbers = self.n_frames, []
+        self._syncer.flush()
 
-    def commit(self, finished: Sequence[tuple[OpenEpisode, EpisodeInfo]]) -> None:
-        """Appends episodes, all or none. After any exception call :meth:`recover` before anything else."""
+    @property
+    def touched(self) -> bool:
+        """Whether rows were taken that are not committed; dropping them needs :meth:`recover`."""
+        return self._next_row > self.n_frames
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the folder is not the one any more that was opened."""
+        try:
+            return _identity(self._root) != self._identity
+        except OSError:
+            return True
+
+    @property
+    def gone(self) -> bool:
+        """Whether the folder, or a file in it with rows that are not committed, was removed or replaced meanwhile."""
+        return self.replaced or any(writer.gone for writer in self._writers)
+
+    def take(self, rows: EpisodeRows) -> None:
+        """Takes what waits of an episode behind all rows that were taken before, into memory."""
+        codes = self._add_texts(INSTRUCTIONS, rows.wordings)
+        for part in rows.waiting:
+            for name, encoded in part.images.items():
+                self._shards[f"data/{name}"].append(encoded)
+            instruction = np.array([codes[text] for text in part.instructions], np.int32)
+            self._numbers.append((self._next_row, {**part.numbers, "instruction": instruction}))
+            self._next_row += len(part.instructions)
+        rows.take(np.array([codes[text] for text in rows.wordings], np.int32))
+
+    def write(self) -> None:
+        """Brings all taken rows to the disk."""
+        for key in self._frame_columns:
+            if f"data/{key}" in self._shards:
+                self._shards[f"data/{key}"].write()
+        if self._numbers:
+            first = self._numbers[0][0]
+            for key in self._numbers[0][1]:
+                values = np.concatenate([numbers[key] for _, numbers in self._numbers])
+                self._chunks[f"data/{key}"].write(first, values)
+            self._numbers = []
+
+    def commit(self, finished: Sequence[tuple[EpisodeRows, EpisodeInfo]]) -> None:
+        """Makes episodes a part of the store, all or none: first those that were taken already.
+
+        An exception does not say whether they are in; ``n_episodes`` does.
+        """
         infos = [info for _, info in finished]
-        wordings = [text for episode, info in finished for text in (info.instruction, *episode.instructions)]
-        self._add_texts(INSTRUCTIONS, wordings)
-        self._add_texts(NAMES, texts_of(infos))
-        episodes = self.n_episodes + len(finished)
-        ends = self.n_frames + np.cumsum([len(episode) for episode, _ in finished])
-        frames = int(ends[-1])
-        checksums = self._append_frames([episode for episode, _ in finished])
-        provenance_bytes = self._append_facts(infos, checksums)
-        self._chunks[EPISODE_ENDS.key].append(self.n_episodes, ends)
+        for rows, _ in finished:
+            self.take(rows)
+        counts = [rows.count for rows, _ in finished]
+        assert self._next_row == self.n_frames + sum(counts)
+        instructions = self._add_texts(INSTRUCTIONS, [info.instruction for info in infos])
+        names = self._add_texts(NAMES, texts_of(infos))
+        self.write()
+        facts = fact_rows(infos, [rows.checksum.value for rows, _ in finished], instructions, names)
+        ends = self.n_frames + np.cumsum(counts)
+        provenance_bytes = self._write_facts(facts, infos, ends)
+        episodes, frames = self.n_episodes + len(infos), int(ends[-1])
         commit_file = metadata_path(self._root, EPISODE_ENDS)
         write_file(commit_file + PARTIAL, (EPISODE_ENDS.metadata_bytes(episodes),), self._syncer)
+        for shards in self._shards.values():
+            shards.seal()
         self._syncer.flush()
         for shards in self._shards.values():
             shards.publish()
         self._syncer.flush()
         for column in self._grown:
             in_data = column.key.startswith("data/")
-            rows = frames if in_data else provenance_bytes if column is PROVENANCE else episodes
-            self._grow_shape(column, rows)
-        os.replace(commit_file + PARTIAL, commit_file)  # the commit
+            self._grow_shape(column, frames if in_data else provenance_bytes if column is PROVENANCE else episodes)
+        try:
+            replace(commit_file + PARTIAL, commit_file)  # the commit
+        except OSError:
+            if not self._has_committed(episodes):
+                raise
+        self.n_episodes, self.n_frames, self._provenance_bytes = episodes, frames, provenance_bytes
+        for key in self._frame_columns:
+            if f"data/{key}" in self._shards:
+                self._shards[f"data/{key}"].finish()
         self._syncer.note_folder(os.path.dirname(commit_file))
         self._syncer.flush()
-        self.n_episodes, self.n_frames, self._provenance_bytes = episodes, frames, provenance_bytes
+
+    def mark(self, episodes: Sequence[int], deleted: bool) -> None:
+        """Sets or lifts the mark of deletion of committed episodes, one byte each."""
+        for episode in episodes:
+            self._chunks[DELETED.key].write(episode, np.array([deleted]))
+        self._syncer.flush()
 
     def close(self) -> None:
         """Gives the store back."""
         try:
             self._close_shape_files()
-            for chunks in self._chunks.values():
-                chunks.close()
+            for writer in self._writers:
+                writer.close()
             self._syncer.close()
         finally:
             self._lock.release()
@@ -161,7 +240,7 @@ class StoreWriter:
     def _create(self, embodiment: Embodiment, codec: Codec) -> None:
         """Makes an empty store; its top ``zarr.json`` comes last, and without it there is no store."""
         for column in self._columns:
-            os.makedirs(os.path.join(self._root, column.key), exist_ok=True)
+            make_folders(os.path.join(self._root, column.key))
             write_file(metadata_path(self._root, column), (column.metadata_bytes(0),), self._syncer)
             self._syncer.note_folder(os.path.join(self._root, column.key))
         for group in ("data", "meta"):
@@ -193,9 +272,9 @@ class StoreWriter:
         """Writes a new row count in place: one write within a page, and :meth:`recover` can make it anew."""
         if column.key not in self._shape_files:
             path = metadata_path(self._root, column)
-            self._shape_files[column.key] = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        count = memoryview(column.count_bytes(rows))
-        write_all_at(self._shape_files[column.key], count, column.count_offset)
+            self._shape_files[column.key] = open_file(path, os.O_WRONLY)
+        path = metadata_path(self._root, column)
+        write_at(self._shape_files[column.key], (column.count_bytes(rows),), column.count_offset, path)
 
     def _close_shape_files(self) -> None:
         for descriptor in self._shape_files.values():
@@ -204,43 +283,48 @@ class StoreWriter:
 
     # -- rows
 
-    def _append_frames(self, episodes: Sequence[OpenEpisode]) -> list[int]:
-        """Returns the episodes' checksums."""
-        for name in episodes[0].images:
-            encoded = [data for episode in episodes for data in episode.images[name]]
-            self._shards[f"data/{name}"].append(self.n_frames, encoded)
-        parts = [episode.arrays(self._codes[INSTRUCTIONS.key]) for episode in episodes]
-        for key in parts[0]:
-            values = np.concatenate([arrays[key] for arrays in parts])
-            self._chunks[f"data/{key}"].append(self.n_frames, values)
-        checksums = []
-        for episode, arrays in zip(episodes, parts, strict=True):
-            stored = {key: episode.images.get(key) or [arrays[key].tobytes()] for key in self._frame_columns}
-            checksums.append(checksum_of(stored))
-        return checksums
-
-    def _append_facts(self, infos: Sequence[EpisodeInfo], checksums: Sequence[int]) -> int:
+    def _write_facts(self, facts: Mapping[str, np.ndarray], infos: Sequence[EpisodeInfo], ends: np.ndarray) -> int:
         """Returns the new length of the JSON texts."""
-        codes = [self._codes[table.key] for table in _TABLES]
-        for key, values in fact_rows(infos, checksums, *codes).items():
-            self._chunks[key].append(self.n_episodes, values)
+        for key, values in facts.items():
+            self._chunks[key].write(self.n_episodes, values)
         texts = [provenance_text(info) for info in infos]
-        self._chunks[PROVENANCE.key].append(self._provenance_bytes, np.frombuffer(b"".join(texts), np.uint8))
-        ends = self._provenance_bytes + np.cumsum([len(text) for text in texts])
-        self._chunks[PROVENANCE_ENDS.key].append(self.n_episodes, ends)
-        return int(ends[-1])
+        self._chunks[PROVENANCE.key].write(self._provenance_bytes, np.frombuffer(b"".join(texts), np.uint8))
+        text_ends = self._provenance_bytes + np.cumsum([len(text) for text in texts])
+        self._chunks[PROVENANCE_ENDS.key].write(self.n_episodes, text_ends)
+        self._chunks[EPISODE_ENDS.key].write(self.n_episodes, ends)
+        return int(text_ends[-1])
 
-    def _add_texts(self, table: Column, texts: list[str]) -> None:
-        """Numbers the texts that are new. Should the commit fail, they stay in the table and do no harm."""
+    def _add_texts(self, table: Column, texts: Sequence[str]) -> dict[str, int]:
+        """Numbers the texts that are new; all codes. Should the commit fail they stay in the table and do no harm."""
+        if table.key not in self._codes:
+            self._recover_table(table)
         codes = self._codes[table.key]
         new = [text for text in dict.fromkeys(texts) if text not in codes]
         if new:
             shards, rows = self._shards[table.key], len(codes)
-            shards.append(rows, [encode_text(text) for text in new])
+            del self._codes[table.key]  # until it is certain what the disk has
+            shards.append([encode_text(text) for text in new])
+            shards.seal()
             self._syncer.flush()
             shards.publish()
             replace_file(metadata_path(self._root, table), table.metadata_bytes(rows + len(new)), self._syncer)
-            codes.update({text: rows + k for k, text in enumerate(new)})
+            shards.finish()
+            self._codes[table.key] = codes | {text: rows + k for k, text in enumerate(new)}
+        return self._codes[table.key]
+
+    def _recover_table(self, table: Column) -> None:
+        """Takes up a table of texts as its ``zarr.json`` says that it is."""
+        rows = read_declared(self._root, table, self.where)
+        self._shards[table.key].recover(rows)
+        texts = read_texts(self._root, table, 0, rows, self.where)
+        self._codes[table.key] = {text: code for code, text in enumerate(texts)}
+
+    def _has_committed(self, episodes: int) -> bool:
+        """Whether the disk says so."""
+        try:
+            return len(read_ends(self._root, self.where)) == episodes
+        except TandemError:
+            return False
 
 
 def vacant(path: str | os.PathLike[str]) -> bool:
@@ -259,6 +343,12 @@ def vacant(path: str | os.PathLike[str]) -> bool:
     if set(os.listdir(root)) - {"data", "meta", ROOT_FILE + PARTIAL}:
         return False
     return os.path.exists(os.path.join(root, _LOCK)) or not any(files for _, _, files in os.walk(root))
+
+
+def _identity(root: str) -> tuple[int, int]:
+    """What tells a folder from another of the same name."""
+    found = os.stat(root)
+    return found.st_dev, found.st_ino
 
 
 def _pretty(content: dict[str, Any]) -> bytes:

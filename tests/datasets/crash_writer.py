@@ -16,6 +16,7 @@ import time
 
 import numpy as np
 
+from tandem_datasets.codecs import CODECS
 from tandem_datasets.embodiment import ActionKind, ActionScalar, Camera, Embodiment, StateScalar, StateSource
 from tandem_datasets.frames import EpisodeInfo, Frame, Observation, Source
 from tandem_datasets.recorder import Recorder
@@ -29,8 +30,8 @@ RIG = Embodiment(
     (StateScalar("x", "m", 0.0, 1.0, StateSource.JOINT_POSITION),),
     (ActionScalar("x", "m", -1.0, 1.0, ActionKind.ABSOLUTE),),
 )
-DISK_CODE = ("writer.py", "shards.py", "chunks.py", "files.py")
-LINES = 5000  # that the disk's code runs for opening and the first few commits
+DISK_CODE = ("writer.py", "shards.py", "chunks.py", "files.py", "committing.py")
+LINES = 12000  # that the disk's code runs for opening and the first few commits
 
 
 def frames_of(episode: int) -> list[Frame]:
@@ -107,6 +108,7 @@ def killed_run(path: str, group: int, delay_s: float | None, line: int | None) -
 def main() -> None:
     path, (seed, timed, at_lines) = sys.argv[1], map(int, sys.argv[2:])
     rng = random.Random(seed)
+    CODECS["zstd"].encode(np.zeros((1, 1, 3), np.uint8))  # loads it here, so that the children need not
     plans: list[tuple[float | None, int | None]] = [(rng.uniform(0.0, 0.2), None) for _ in range(timed)]
     plans += [(None, rng.randrange(LINES)) for _ in range(at_lines)]
     rng.shuffle(plans)

@@ -1,7 +1,6 @@
 """Begin, add, commit, abort: what is refused, what is kept, and who may write."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -60,6 +59,10 @@ def test_order_of_calls(recorder, embodiment, make_frames):
         recorder.begin(INFO)
 
 
+def _image(frame, image):
+    return _observation(frame, images={**frame.observation.images, "top": image})
+
+
 def _observation(frame, **changes):
     return replace(frame, observation=replace(frame.observation, **changes))
 
@@ -69,6 +72,14 @@ def _observation(frame, **changes):
     [
         (lambda f: _observation(f, state=f.observation.state.astype(np.float64)), "frame 2: state is float64"),
         (lambda f: _observation(f, images={}), "cameras"),
+        (lambda f: _observation(f, images={"side": f.observation.images["top"]}), "frame 2: cameras .'side'. "),
+        (lambda f: _image(f, f.observation.images["top"][:, :-1]), r"frame 2: camera 'top' is uint8 \(6, 7, 3\)"),
+        (lambda f: _image(f, f.observation.images["top"].astype(float)), "camera 'top' is float64"),
+        (lambda f: _image(f, f.observation.images["top"].tolist()), "camera 'top' is a list"),
+        (lambda f: _observation(f, state=np.array([0, np.inf, 0], np.float32)), "state is not finite"),
+        (lambda f: _observation(f, state=[0.0, 0.0, 0.0]), "state is a list"),
+        (lambda f: replace(f, action=None), "action is a NoneType"),
+        (lambda f: replace(f, action=np.array([0, np.nan], np.float32)), "action is not finite"),
         (lambda f: replace(f, action=f.action[:1]), "action is float32"),
         (lambda f: replace(f, requested=np.full(2, np.nan, np.float32)), "requested is not finite"),
         (lambda f: replace(f, label=np.zeros(3, np.float32)), "label is float32"),
@@ -201,6 +212,64 @@ def test_one_writer_at_a_time(tmp_path, embodiment):
     Recorder(tmp_path / "a", embodiment).close()
 
 
+def test_the_lock_names_its_owner_and_dies_with_it(tmp_path, embodiment):
+    """Also where the owner left a forked child behind, which still has the lock's file open."""
+    code = """
+        import os, sys, time
+        sys.argv[0] = "/usr/bin/teleop"
+        from tandem_datasets.recorder import Recorder
+        from tandem_datasets.store import Store
+        recorder = Recorder(sys.argv[1], Store(sys.argv[1]).embodiment)
+        if os.fork() == 0:
+            os.close(1)
+            time.sleep(60)
+        print("ready", flush=True)
+        time.sleep(60)
+    """
+    Recorder(tmp_path / "a", embodiment).close()
+    run = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "a")]
+    owner = subprocess.Popen(run, stdout=subprocess.PIPE, start_new_session=True)
+    try:
+        assert owner.stdout is not None
+        owner.stdout.readline()
+        with pytest.raises(TandemError, match=f"process {owner.pid} on .*, teleop .*, since 20"):
+            Recorder(tmp_path / "a", embodiment)
+        owner.kill()
+        owner.wait()
+        Recorder(tmp_path / "a", embodiment).close()
+    finally:
+        os.killpg(owner.pid, signal.SIGKILL)
+        owner.stdout.close()
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_a_forked_child_may_not_record(recorder):
+    child = os.fork()
+    if child == 0:
+        try:
+            recorder.begin(INFO)
+        except TandemError:
+            os._exit(7)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_marks_of_deletion_are_set_and_lifted(tmp_path, embodiment, make_frames):
+    with Recorder(tmp_path / "a", embodiment, group=5) as recorder:
+        for k in range(4):
+            recorder.write_episode(EpisodeInfo(k, "say", deleted=k == 0), make_frames(embodiment, 3, seed=k))
+        recorder.mark_deleted([1, 3])
+        store = Store(tmp_path / "a")
+        assert store.kept.tolist() == [2]
+        recorder.mark_deleted([0, 3], deleted=False)
+        assert store.kept.tolist() == [2]
+        store.refresh()
+        assert store.kept.tolist() == [0, 2, 3]
+        assert [info.deleted for info in store.infos()] == [False, True, False, False]
+        with pytest.raises(TandemError, match="no episode 4"):
+            recorder.mark_deleted([4])
+
+
 def test_an_existing_store_must_be_the_same(tmp_path, embodiment, blind):
     Recorder(tmp_path / "a", embodiment).close()
     with pytest.raises(TandemError, match=r"'rig' is not 'blind': .*action \(elbow\), not"):
@@ -251,33 +320,6 @@ def test_camera_names_may_not_take_those_of_arrays(tmp_path, embodiment):
         rig = replace(embodiment, cameras=tuple(replace(camera, name=name) for name in names))
         with pytest.raises(TandemError, match="collide"):
             Recorder(tmp_path / "a", rig)
-
-
-def test_a_full_disk_loses_nothing_committed(tmp_path, embodiment, make_frames, assert_same_frames):
-    """The disk refuses in the middle of a commit; the episode stays open and goes in later."""
-    small, large = make_frames(embodiment, 3), make_frames(embodiment, 600, seed=1)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    with Recorder(tmp_path / "a", embodiment, codec="raw") as recorder:
-        recorder.write_episode(INFO, small)
-        recorder.begin(INFO)
-        for frame in large:
-            recorder.add(frame)
-        for limit in (10_000, 30_000):  # in the tail shard; in a later one
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-            try:
-                with pytest.raises(TandemError, match="File too large"):
-                    recorder.commit()
-            finally:
-                resource.setrlimit(resource.RLIMIT_FSIZE, before)
-            assert_same_frames(Store(recorder.path).frames(0), small)
-            assert recorder.n_open_frames == 600
-        recorder.commit()
-        signal.signal(signal.SIGXFSZ, ignored)
-        recorder.write_episode(INFO, small)
-    store = Store(tmp_path / "a")
-    for k, frames in enumerate((small, large, small)):
-        assert_same_frames(store.frames(k), frames)
 
 
 def test_the_contract_is_read_without_zarr_torch_or_ros():

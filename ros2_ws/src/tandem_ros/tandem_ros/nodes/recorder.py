@@ -199,7 +199,14 @@ class RecorderNode(Node):
         return {name: self.get_parameter(name).value for name in defaults}
 
     def _facts(self) -> dict[str, object]:
-        return {"committed": self._committed, "missing": self._missing, "recording": self._frames is not None}
+        stats = self._recorder.stats
+        return {
+            "committed": self._committed,
+            "missing": self._missing,
+            "recording": self._frames is not None,
+            "disk_waits": stats.waits,
+            "disk_waited_s": round(stats.waited_s, 3),
+        }
 
     def close(self) -> None:
         """Drops an open episode and gives the store back."""

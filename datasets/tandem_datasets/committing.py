@@ -1,0 +1,173 @@
+"""What a recorder's writing thread does: brings rows to the disk, commits, and copes where the disk refuses."""
+
+import contextlib
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+from tandem_datasets.errors import TandemError
+from tandem_datasets.files import SyncError
+from tandem_datasets.frames import EpisodeInfo
+from tandem_datasets.parts import EpisodeRows, Part
+from tandem_datasets.writer import StoreWriter
+
+SPILL_ROWS = 256  # of an open episode, that wait in memory before they go to the disk; a shard's
+SPILL_BYTES = 8 << 20  # of their images
+
+Finished = tuple[EpisodeRows, EpisodeInfo]
+
+
+class Committer:
+    """All methods run in one thread, in the order of the recorder's calls. Rows become the disk's in three states:
+
+    - in memory: nothing can happen to them but the end of the process;
+    - taken by the writer and still in memory: after any failure they can be written once more;
+    - released: only the disk has them. After a plain OSError (no room, no permission) the writer goes on where it was;
+      where the disk does not confirm what it took, or the files are gone, the episode is lost.
+    """
+
+    def __init__(self, writer: StoreWriter) -> None:
+        self.failure: Exception | None = None  # of the last attempt, which nobody was told of; it can be tried again
+        self.lost = ""  # what went wrong with frames that are gone, and nobody was told of
+        self.finished: list[Finished] = []  # whole, not yet committed
+        self._writer = writer
+        self._open: EpisodeRows | None = None
+        self._dirty = False  # the writer has to recover before anything else
+
+    def sink(self, rows: EpisodeRows, part: "Future[Part]") -> None:
+        """The next encoded rows of the open episode; they go to the disk when they become many."""
+        self._open = rows
+        try:
+            encoded = part.result()
+        except Exception as error:  # noqa: BLE001  whatever a codec raises, MemoryError for one
+            self._lose(rows, f"its images cannot be encoded: {_reason(error)}")
+        if rows.dropped:
+            return
+        rows.add(encoded)
+        if self.failure is None and (rows.waiting_rows >= SPILL_ROWS or rows.waiting_bytes >= SPILL_BYTES):
+            self.spill(rows)
+
+    def spill(self, rows: EpisodeRows) -> None:
+        """Writes what waits of the open episode past the committed rows; finished ones before it are committed."""
+        self.failure = None
+        if rows.dropped:
+            return
+        try:
+            self._commit_finished()
+            self._require_clean()
+            self._writer.take(rows)
+            self._writer.write()
+            rows.release()
+        except (OSError, TandemError) as error:
+            self.failure = error
+            self._after(error)
+
+    def finish(self, last: Finished) -> None:
+        """The open episode is whole, and waits for others to be committed with."""
+        self._open = None
+        if not last[0].dropped:  # else it is lost, and said to be
+            self.finished.append(last)
+
+    def commit(self, last: Finished | None) -> None:
+        """Commits all finished episodes, and with them ``last``, the open one.
+
+        Raises:
+            TandemError: the disk refuses, or something is lost. ``last`` stays open unless it is in or dropped.
+        """
+        self.failure = None  # whatever it was, it is tried once more
+        if last is not None:
+            self.finish(last)
+        number, count = self._writer.n_episodes, len(self.finished)
+        name = f"episode {number}" if count < 2 else f"episodes {number} to {number + count - 1}"
+        try:
+            self._raise_lost()
+            self._commit_finished()
+        except (OSError, TandemError) as error:
+            committed = self._writer.n_episodes > number
+            self._after(error)
+            if last is not None and self.finished and self.finished[-1] is last:
+                del self.finished[-1]
+                self._open = last[0]
+            self._raise_lost()
+            end = "in the store, but the disk did not confirm it" if committed else "kept: commit again, or abort"
+            raise TandemError(f"{self._writer.where}: {name}: not written: {_reason(error)} ({end})") from error
+
+    def drop(self, rows: EpisodeRows) -> None:
+        """Forgets the open episode."""
+        rows.dropped = True
+        self.failure = self._open = None
+        if self._writer.touched:
+            self._dirty = True
+            with contextlib.suppress(OSError, TandemError):  # else before the next episode
+                self._require_clean()
+
+    def clean(self) -> None:
+        """Makes sure that nothing uncommitted is on the disk; raises TandemError if that cannot be done."""
+        self._dirty = True
+        try:
+            self._require_clean()
+        except OSError as error:
+            raise TandemError(f"{self._writer.where}: cannot be recovered: {_reason(error)}") from error
+
+    def require_clean(self) -> None:
+        """As :meth:`clean`, if something may have been left."""
+        if self._dirty:
+            self.clean()
+
+    def _commit_finished(self) -> None:
+        """Raises OSError or TandemError with all of them still finished, unless the disk has them in the end."""
+        if not self.finished:
+            return
+        self._require_clean()
+        if self._writer.gone:
+            raise GoneError("its folder, or files in it, were removed or replaced")
+        before, batch = self._writer.n_episodes, self.finished
+        try:
+            self._writer.commit(batch)
+        finally:
+            if self._writer.n_episodes > before:
+                self.finished = []
+
+    def _require_clean(self) -> None:
+        if not self._dirty:
+            return
+        if self._writer.replaced:
+            raise GoneError("its folder was removed or replaced")
+        self._writer.recover()
+        self._dirty = False
+        for rows in self._all_rows():
+            rows.take_back()
+
+    def _after(self, error: Exception) -> None:
+        """Makes the next attempt possible. What only the disk had is lost, unless the disk just had no room."""
+        if isinstance(error, OSError) and not isinstance(error, SyncError | GoneError):
+            return
+        self._dirty = True
+        for rows in self._all_rows():
+            if rows.released:
+                self._lose(rows, _reason(error))
+        self.finished = [item for item in self.finished if not item[0].dropped]
+        with contextlib.suppress(OSError, TandemError):  # else before the next attempt
+            self._require_clean()
+
+    def _all_rows(self) -> Sequence[EpisodeRows]:
+        """Of all episodes that are not committed."""
+        rows = [rows for rows, _ in self.finished]
+        return rows if self._open is None or self._open.dropped else [*rows, self._open]
+
+    def _lose(self, rows: EpisodeRows, reason: str) -> None:
+        rows.dropped = True
+        self.lost = f"an episode is lost, {rows.count} frames of it: {reason}"
+
+    def _raise_lost(self) -> None:
+        """Tells of lost frames once."""
+        lost, self.lost = self.lost, ""
+        if lost:
+            raise TandemError(f"{self._writer.where}: {lost}")
+
+
+class GoneError(OSError):
+    """Files that held rows are not there any more."""
+
+
+def _reason(error: BaseException) -> str:
+    return str(getattr(error, "strerror", None) or error) or type(error).__name__

@@ -1,0 +1,78 @@
+"""At most one writer of a store: an advisory lock that names its owner and goes when the owner goes."""
+
+import contextlib
+import fcntl
+import os
+import socket
+import sys
+import weakref
+from datetime import datetime
+from pathlib import Path
+
+from tandem_datasets.errors import TandemError
+
+_OWNER_BYTES = 500
+
+
+class WriterLock:
+    """Held from construction to :meth:`release`.
+
+    The kernel drops the lock when its owner dies, however it dies. Processes that are forked while it is held let go
+    of it, so that they do not hold it for a dead parent; they must not write.
+
+    Raises:
+        TandemError: another writer holds it, or the file system cannot lock files.
+        OSError: the file cannot be made.
+    """
+
+    def __init__(self, path: Path, where: str) -> None:
+        self._process = os.getpid()
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.pread(self._descriptor, _OWNER_BYTES, 0).decode("utf-8", "replace").strip() or "unknown"
+            os.close(self._descriptor)
+            if isinstance(error, BlockingIOError):
+                raise TandemError(f"{where}: another writer has it open ({' '.join(owner.split())})") from error
+            raise TandemError(f"{where}: this file system cannot lock files: {error.strerror}") from error
+        _held.add(self)
+        with contextlib.suppress(OSError):  # a full disk: it is locked all the same, only not by name
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, _owner(), 0)
+
+    @property
+    def held(self) -> bool:
+        """Whether it is this process's."""
+        return self._descriptor >= 0 and self._process == os.getpid()
+
+    def release(self) -> None:
+        """Gives it up; the file stays, since removing it would let two writers lock different files."""
+        if self.held:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, 0)
+            os.close(self._descriptor)
+        _held.discard(self)
+        self._descriptor = -1
+
+    def _let_go(self) -> None:
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+
+def _owner() -> bytes:
+    program = " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:3]]) if sys.argv else "python"
+    now = datetime.now().astimezone().isoformat(" ", "seconds")
+    return f"process {os.getpid()} on {socket.gethostname()}, {program[:200]}, since {now}\n".encode(errors="replace")
+
+
+_held: "weakref.WeakSet[WriterLock]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for lock in list(_held):
+        lock._let_go()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
