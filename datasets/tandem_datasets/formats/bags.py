@@ -13,6 +13,7 @@ from typing import NamedTuple
 from tandem_datasets.errors import TandemError
 from tandem_datasets.formats.cdr import Definition, parse_definition, plain_name
 from tandem_datasets.formats.mcap_file import Logged, McapFile, Topic
+from tandem_datasets.formats.packages import package
 from tandem_datasets.formats.ros_messages import definition_text, ros_name
 
 SUFFIXES = (".mcap", ".db3")
@@ -160,11 +161,8 @@ def _known_definition(name: str, where: str) -> str:
         return definition_text(name)
     except KeyError:
         pass
-    try:
-        from rosbags.typesys import Stores, get_typestore
-    except ImportError as error:
-        raise TandemError(f"{where}: its definition is not recorded, and {error} (wanted: the extra 'data')") from None
-    known = get_typestore(Stores.LATEST)
+    rosbags = package("rosbags.typesys", f"{where}: its definition is not recorded")
+    known = rosbags.get_typestore(rosbags.Stores.LATEST)
     if ros_name(name) not in known.fielddefs:
         raise TandemError(f"{where}: its definition is neither recorded nor standard")
     return known.generate_msgdef(ros_name(name), ros_version=2)[0]

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tandem_datasets.embodiment import Camera
-from tandem_datasets.errors import TandemError
 from tandem_datasets.formats.bag_facts import METADATA, OFFSET, RUNNING, facts_of
+from tandem_datasets.formats.columns import chosen
 from tandem_datasets.formats.importing import require_vacant, write_beside
 from tandem_datasets.formats.mcap_journal import McapJournal
 from tandem_datasets.formats.ros_messages import Messages, image_topic, ros_name, topic_types
@@ -45,10 +45,8 @@ def export_recording(
     """See :func:`.mcap.export`."""
     where = f"export {store.path}"
     require_vacant(target, where)
-    chosen = list(_kept(store) if episodes is None else episodes)
-    if not chosen:
-        raise TandemError(f"{where}: no episodes (allowed: at least one)")
-    offsets = _offsets(store, chosen)
+    listed = chosen(store, episodes, where)
+    offsets = _offsets(store, listed)
     prefix = f"/{namespace.strip('/')}/" if namespace.strip("/") else "/"
 
     def fill(beside: Path) -> None:
@@ -61,20 +59,15 @@ def export_recording(
             for topic, kind in types.items():
                 journal.add_topic(topic, kind)
             read = partial(_items, store, prefix)
-            with closing(each_in_order(read, list(zip(chosen, offsets, strict=True)), workers, where)) as each:
+            with closing(each_in_order(read, list(zip(listed, offsets, strict=True)), workers, where)) as each:
                 for done, items in enumerate(each, 1):
                     for item in items:
                         journal.write(item.topic, types[item.topic], item.data, item.log_ns, item.publish_ns)
-                    progress(done, len(chosen), "episodes")
+                    progress(done, len(listed), "episodes")
         if not is_file:
             _write_metadata(beside, file.name, journal)
 
     return write_beside(target, fill, where)
-
-
-def _kept(store: Store) -> Sequence[int]:
-    kept = getattr(store, "kept", None)
-    return range(store.n_episodes) if kept is None else [int(index) for index in kept]
 
 
 def _offsets(store: Store, episodes: Sequence[int]) -> list[int]:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from tandem_datasets.errors import TandemError
 from tandem_datasets.formats.cdr import plain_name
+from tandem_datasets.formats.packages import package
 
 MAGIC = b"\x89MCAP0\r\n"
 _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _METADATA = 2, 3, 4, 5, 6, 12
@@ -196,19 +197,17 @@ class McapFile:
 
 def _decompress(name: str, data: memoryview, size: int, where: str) -> memoryview:
     """``data`` decompressed, to hardly more than ``size`` bytes whatever it says of itself."""
-    known = {"": lambda data, size: data, "zstd": _zstd, "lz4": _lz4}
+    known = {"": lambda data, size, where: data, "zstd": _zstd, "lz4": _lz4}
     if name not in known:
         raise TandemError(f"{where}: compressed by '{name:.40}' (allowed: zstd, lz4, none)")
     try:
-        return known[name](data, size)
-    except ImportError as error:
-        raise TandemError(f"{where}: {error} (wanted: the extra 'data')") from None
+        return known[name](data, size, where)
     except (ValueError, RuntimeError) as error:
         raise TandemError(f"{where} is damaged: {error}") from error
 
 
-def _zstd(data: memoryview, size: int) -> memoryview:
-    import zstandard
+def _zstd(data: memoryview, size: int, where: str) -> memoryview:
+    zstandard = package("zstandard", where)
 
     try:
         told = zstandard.get_frame_parameters(data).content_size
@@ -219,10 +218,8 @@ def _zstd(data: memoryview, size: int) -> memoryview:
         raise ValueError(error) from error
 
 
-def _lz4(data: memoryview, size: int) -> memoryview:
-    import lz4.frame
-
-    return memoryview(lz4.frame.LZ4FrameDecompressor().decompress(data, max_length=size + 1))
+def _lz4(data: memoryview, size: int, where: str) -> memoryview:
+    return memoryview(package("lz4.frame", where).LZ4FrameDecompressor().decompress(data, max_length=size + 1))
 
 
 def _text(body: memoryview, at: int) -> tuple[str, int]:

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from tandem_datasets.errors import TandemError, unknown
 from tandem_datasets.formats.cdr import plain_name
+from tandem_datasets.formats.packages import package
 from tandem_datasets.formats.ros_messages import definition_text, ros_name
 
 _CHUNK_BYTES = 1 << 20
@@ -54,15 +55,13 @@ class McapJournal:
         self._fsync = fsync
         if compression not in _COMPRESSIONS:
             raise unknown(f"{self.where}: compression", compression[:40], _COMPRESSIONS)
-        try:
-            from mcap.writer import CompressionType, Writer
-        except ImportError as error:
-            raise TandemError(f"{self.where}: {error} (wanted: the extra 'data')") from None
+        mcap = package("mcap.writer", self.where)
         try:
             self._file = self.path.open("xb")
         except OSError as error:
             raise TandemError(f"{self.where}: cannot be made: {error.strerror}") from error
-        self._writer: Any = Writer(self._file, _CHUNK_BYTES, getattr(CompressionType, _COMPRESSIONS[compression]))
+        kind = getattr(mcap.CompressionType, _COMPRESSIONS[compression])
+        self._writer = mcap.Writer(self._file, _CHUNK_BYTES, kind)
         self._writer.start(profile="ros2", library="tandem")
         for name, pairs in (metadata or {}).items():
             self._writer.add_metadata(name, dict(pairs))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tandem_datasets.errors import TandemError
+from tandem_datasets.formats.packages import package
 
 MAX_PIXELS = 16384 * 16384 // 4  # of a picture from elsewhere, before memory is taken for it
 
@@ -54,8 +55,7 @@ def raw_picture(message: Mapping[str, Any], where: str) -> np.ndarray:
         return _millimetres(pixels)
     if not conversion:
         return pixels
-    import cv2
-
+    cv2 = package("cv2", where)
     return _opencv(lambda: cv2.cvtColor(pixels, getattr(cv2, conversion)), where)
 
 
@@ -67,9 +67,9 @@ def compressed_picture(data: bytes | memoryview | np.ndarray, where: str, what: 
         where: for errors.
         what: ``format`` of a sensor_msgs/CompressedImage.
     """
-    import cv2
     from PIL import Image, UnidentifiedImageError
 
+    cv2 = package("cv2", where)
     found = np.frombuffer(data, np.uint8)
     if "compressedDepth" in what:
         found = found[12:]
@@ -92,8 +92,7 @@ def fitted(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     """``pixels`` (H, W, C) in another size, each new pixel the mean of the area that it covers (depth: the nearest)."""
     if pixels.shape[:2] == (height, width):
         return pixels
-    import cv2
-
+    cv2 = package("cv2", "resize")
     way = cv2.INTER_NEAREST if pixels.dtype == np.uint16 else cv2.INTER_AREA
     return cv2.resize(pixels, (width, height), interpolation=way).reshape(height, width, pixels.shape[2])
 
@@ -105,8 +104,7 @@ def _millimetres(pixels: np.ndarray) -> np.ndarray:
 
 
 def _opencv(function: Callable[[], Any], where: str) -> Any:
-    import cv2
-
+    cv2 = package("cv2", where)
     try:
         return function()
     except cv2.error as error:
