@@ -10,6 +10,7 @@ import resource
 import sys
 import threading
 import weakref
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -190,6 +191,41 @@ class ColumnRows:
                 self._indices.clear()
             self._indices[number] = _checked_index(file, self.column, number, len(self), self._where)
         return self._indices[number]
+
+
+class JoinedRows:
+    """Chosen rows of several columns of one kind, one after the other, read when they are indexed.
+
+    Args:
+        parts: columns, and which of their rows, int64.
+    """
+
+    def __init__(self, parts: Sequence[tuple[ColumnRows, np.ndarray]]) -> None:
+        self._columns = [column for column, _ in parts]
+        self._rows = [rows for _, rows in parts]
+        self._ends = np.cumsum([len(rows) for rows in self._rows])
+        self.dtype = self._columns[0].dtype
+        self.shape = (int(self._ends[-1]), *self._columns[0].column.row)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        wanted = np.asarray(rows)
+        flat = np.where(wanted < 0, wanted + len(self), wanted).reshape(-1)
+        if len(flat) and (flat.min() < 0 or flat.max() >= len(self)):
+            raise IndexError(f"row {flat.max()} of {len(self)}")
+        owner = np.searchsorted(self._ends, flat, side="right")
+        starts = np.append(0, self._ends)
+        out = np.empty((len(flat), *self.shape[1:]), self.dtype)
+        for part in np.unique(owner).tolist():
+            here = owner == part
+            of_part = self._rows[part][flat[here] - starts[part]]
+            if here.all():
+                self._columns[part].read_into(of_part, out)
+            else:
+                out[here] = self._columns[part][of_part]
+        return out.reshape(*wanted.shape, *self.shape[1:])
 
 
 class Buffers:

@@ -28,7 +28,9 @@ def ablated(frames: Frames, kind: Any, seed: int) -> Frames:
     if kind == "vision_only":
         return replace(frames, instruction=np.zeros_like(frames.instruction), instructions=("",))
     if kind == "language_only":
-        return replace(frames, images={name: np.zeros_like(images) for name, images in frames.images.items()})
+        return replace(
+            frames, images={name: np.zeros(images.shape, images.dtype) for name, images in frames.images.items()}
+        )
     if kind == "shuffled":
         order = np.random.default_rng([seed, 3]).permutation(len(frames.instruction))
         return replace(frames, instruction=frames.instruction[order])

@@ -1,12 +1,11 @@
 """Stores to training windows: which frames teach what, chunks with padding, splits and order.
 
-Everything is held in memory as it is stored (images uint8) and indexed whole; BlockFind's 5000 frames are 60 MB. What
-does not fit comes through the same seam later: a stage only asks for the batch of an index.
+Numbers are held in memory, and so are the images as they are stored (uint8) if they fit: BlockFind's 5000 frames are
+60 MB. Images that do not fit are read and decoded when a batch asks for them; the batches are the same.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,9 @@ import numpy as np
 
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError
-from tandem_datasets.frames import Source
-
-_MOST_MEMORY = 0.8  # of what is free
-
-
-class Origin(IntEnum):
-    """Where a frame's target comes from."""
-
-    NONE = 0  # nothing to learn from: a policy acted, or nobody, and no expert was asked
-    EXECUTED = 1  # an expert or a person acted
-    LABEL = 2  # what an expert would have done
+from tandem_datasets.order import Mixed, Shuffled
+from tandem_datasets.targets import Origin, episode_rows, runs, targets
+from tandem_training.images import AUTO, Images, images_of
 
 
 @dataclass(frozen=True)
@@ -32,7 +23,7 @@ class Frames:
     """All frames of one or several stores, N in total, in the order of the stores."""
 
     embodiment: Embodiment
-    images: Mapping[str, np.ndarray]  # per camera (N, H, W, C), the camera's dtype
+    images: Mapping[str, Images]  # per camera (N, H, W, C), the camera's dtype
     state: np.ndarray  # (N, S) float32, units
     target: np.ndarray  # (N, A) float32, units; undefined where origin is NONE
     origin: np.ndarray  # (N,) Origin
@@ -83,8 +74,13 @@ class Split:
     shared: bool  # there is only one episode: it is both
 
 
-def load_frames(paths: Sequence[str | Path], where: str = "data") -> tuple[Frames, str]:
-    """All committed frames of the stores, and a digest of their content.
+def load_frames(paths: Sequence[str | Path], where: str = "data", images: str = AUTO) -> tuple[Frames, str]:
+    """All committed frames of the stores, but those of episodes marked as deleted, and a digest of their content.
+
+    Args:
+        paths: folders or URLs.
+        where: begins the errors.
+        images: whether they are held in memory, see :func:`images.images_of`.
 
     Raises:
         TandemError: a store is missing, damaged or empty, embodiments differ, stores share episodes, nothing in them
@@ -98,23 +94,21 @@ def load_frames(paths: Sequence[str | Path], where: str = "data") -> tuple[Frame
     embodiment = stores[0].embodiment
     embodiment.require_action(f"{where}: {paths[0]}")
     for path, store in zip(paths, stores, strict=True):
-        if store.n_frames == 0:
+        if not len(store.kept):
             raise TandemError(f"{where}: {path} is empty (allowed: at least one episode)")
         if store.embodiment != embodiment:
             difference = first_difference(embodiment.to_dict(), store.embodiment.to_dict())
             raise TandemError(f"{where}: {path} is of another embodiment than {paths[0]}: {difference}")
     _check_apart(paths, stores, where)
-    _check_memory(embodiment, sum(store.n_frames for store in stores), where)
-    parts = [_read(store) for store in stores]
-    whole = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    lengths = [np.diff(np.asarray(store.episode_ends), prepend=0) for store in stores]
+    rows = [episode_rows(store.episode_ends, store.kept) for store in stores]
+    whole = {key: _joined(stores, rows, key) for key in ("state", "action", "action_label", "has_label", "source")}
+    lengths = [np.diff(store.episode_ends, prepend=0)[store.kept] for store in stores]
     episode = np.repeat(np.arange(sum(map(len, lengths))), np.concatenate(lengths))
     instructions = sorted({text for store in stores for text in store.instructions})
     places = {text: place for place, text in enumerate(instructions)}
     instruction = np.concatenate(
-        [_instructions(store, part["instruction"], places) for store, part in zip(stores, parts, strict=True)]
+        [_instructions(store, store.load("instruction")[own], places) for store, own in zip(stores, rows, strict=True)]
     )
-    del parts  # whole has it all
     target, origin = targets(whole["action"], whole["action_label"], whole["has_label"], whole["source"])
     if not (origin != Origin.NONE).any():
         raise TandemError(
@@ -122,43 +116,17 @@ def load_frames(paths: Sequence[str | Path], where: str = "data") -> tuple[Frame
         )
     frames = Frames(
         embodiment=embodiment,
-        images={camera.name: whole[camera.name] for camera in embodiment.cameras},
+        images=images_of(stores, rows, where, images),
         state=whole["state"],
         target=target,
         origin=origin,
         episode=episode,
-        store=np.repeat(np.arange(len(stores)), [store.n_frames for store in stores]),
+        store=np.repeat(np.arange(len(stores)), [len(own) for own in rows]),
         instruction=instruction,
         instructions=tuple(instructions),
         run_end=runs(origin, episode, instruction),
     )
-    return frames, "+".join(str(store.digest) for store in stores)
-
-
-def targets(
-    action: np.ndarray, label: np.ndarray, has_label: np.ndarray, source: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """What each frame teaches, (N, A), and its :class:`Origin`, (N,).
-
-    A label where there is one, else what an expert or a person really did. What a policy did teaches nothing.
-    """
-    acted = np.isin(source, (Source.EXPERT, Source.PERSON))
-    origin = np.where(has_label, Origin.LABEL, np.where(acted, Origin.EXECUTED, Origin.NONE))
-    return np.where(has_label[:, None], label, action), origin
-
-
-def runs(origin: np.ndarray, episode: np.ndarray, instruction: np.ndarray) -> np.ndarray:
-    """Per frame one past the last frame that a chunk from it may reach, int64 (N,).
-
-    A run is a stretch of one episode with targets of one origin and one instruction: a label answers the frame that it
-    stands on, so it does not continue what was executed, nor does an action for the next instruction.
-    """
-    count = len(origin)
-    changes = np.zeros(max(count - 1, 0), bool)
-    for column in (origin, episode, instruction):
-        changes |= column[1:] != column[:-1]
-    ends = np.append(np.flatnonzero(changes) + 1, count)
-    return ends[np.searchsorted(ends, np.arange(count), side="right")]
+    return frames, "+".join(store.digest for store in stores)
 
 
 def split_episodes(frames: Frames, fraction: float, seed: int) -> Split:
@@ -211,21 +179,29 @@ class Order:
     """
 
     def __init__(self, samples: np.ndarray, batch_size: int, seed: int) -> None:
-        self._samples, self._size, self._seed = samples, batch_size, seed
-        self._epochs: dict[int, np.ndarray] = {}
+        self._samples, self._size = samples, batch_size
+        self._order: Shuffled | Mixed = Shuffled(samples, seed)
 
     def __call__(self, index: int) -> np.ndarray:
         """The samples of batch ``index``, shape (batch_size,)."""
-        places = np.arange(index * self._size, (index + 1) * self._size)
-        epochs, offsets = np.divmod(places, len(self._samples))
-        wanted = range(int(epochs[0]), int(epochs[-1]) + 1)
-        self._epochs = {
-            epoch: self._epochs[epoch] if epoch in self._epochs else self._shuffled(epoch) for epoch in wanted
-        }
-        return np.concatenate([self._epochs[epoch][offsets[epochs == epoch]] for epoch in wanted])
+        return self._order.take(index * self._size, (index + 1) * self._size)
 
-    def _shuffled(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self._seed, 2, epoch]).permutation(self._samples)
+
+class WeightedOrder(Order):
+    """As :class:`Order`, of groups that are drawn by weight; each has shuffled epochs of its own.
+
+    Raises:
+        TandemError: a group without samples, or weights that do not fit.
+    """
+
+    def __init__(
+        self, groups: Mapping[str, np.ndarray], weights: Sequence[float], batch_size: int, seed: int, where: str
+    ) -> None:
+        for name, group in groups.items():
+            if not len(group):
+                raise TandemError(f"{where}: nothing to learn from in {name} (allowed: stores with targets)")
+        super().__init__(np.concatenate(list(groups.values())), batch_size, seed)
+        self._order = Mixed(list(groups.values()), weights, seed, where)
 
 
 def first_difference(one: Any, other: Any, path: str = "") -> str:
@@ -241,9 +217,13 @@ def first_difference(one: Any, other: Any, path: str = "") -> str:
     return next((first_difference(left, right, at) for at, left, right in pairs if left != right), "")
 
 
-def _read(store: Any) -> dict[str, np.ndarray]:
-    keys = ["state", "action", "action_label", "has_label", "source", "instruction"]
-    return {key: store.load(key) for key in (*(camera.name for camera in store.embodiment.cameras), *keys)}
+def _joined(stores: Sequence[Any], rows: Sequence[np.ndarray], key: str) -> np.ndarray:
+    """One column of all stores, (N, ...)."""
+    parts = [
+        store.load(key) if len(own) == store.n_frames else store.load(key)[own]
+        for store, own in zip(stores, rows, strict=True)
+    ]
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 def _instructions(store: Any, codes: np.ndarray, places: Mapping[str, int]) -> np.ndarray:
@@ -251,7 +231,7 @@ def _instructions(store: Any, codes: np.ndarray, places: Mapping[str, int]) -> n
     texts = store.instructions
     if codes.min() < 0 or codes.max() >= len(texts):
         raise TandemError(
-            f"data: {store.path}: instruction codes {codes.min()}..{codes.max()} (allowed: 0..{len(texts) - 1})"
+            f"data: {store.name}: instruction codes {codes.min()}..{codes.max()} (allowed: 0..{len(texts) - 1})"
         )
     return np.array([places[text] for text in texts], np.int64)[codes]
 
@@ -260,24 +240,12 @@ def _check_apart(paths: Sequence[str | Path], stores: Sequence[Any], where: str)
     """Raises TandemError if an episode is in two stores: it could then be learned from and validated on."""
     if len(stores) == 1:
         return
-    owners: dict[str, str | Path] = {}
+    owners: dict[bytes, str | Path] = {}
     for path, store in zip(paths, stores, strict=True):
-        uuids = {info.uuid for info in store.infos()}
+        uuids = {uuid.tobytes() for uuid in store.load_episodes("uuid")[store.kept]}
         twice = sorted(uuids & owners.keys())
         if twice:
             raise TandemError(
                 f"{where}: {path} holds {len(twice)} episodes of {owners[twice[0]]} (allowed: each episode once)"
             )
         owners |= dict.fromkeys(uuids, path)
-
-
-def _check_memory(embodiment: Embodiment, frames: int, where: str) -> None:
-    import psutil
-
-    images = sum(int(np.prod(camera.shape)) * camera.dtype.itemsize for camera in embodiment.cameras)
-    wanted, free = 2 * frames * images, psutil.virtual_memory().available  # twice, while stores are joined
-    if wanted > _MOST_MEMORY * free:
-        raise TandemError(
-            f"{where}: {frames} frames need {wanted / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free "
-            "(allowed: fewer or smaller stores)"
-        )

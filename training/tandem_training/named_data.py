@@ -83,6 +83,29 @@ def training_stores(data: Any) -> TrainingStores:
     return TrainingStores(paths, [])
 
 
+def training_weights(weights: Any, stores: TrainingStores) -> list[float] | None:
+    """What ``data_weights=`` of `tandem train` means: what share of the samples comes from each store; None: nothing.
+
+    Raises:
+        TandemError: they are no positive numbers, or not one for each of the stores of ``data=``.
+    """
+    from omegaconf import OmegaConf
+
+    found = OmegaConf.to_container(weights) if OmegaConf.is_config(weights) else weights
+    if found is None:
+        return None
+    if not isinstance(found, list) or not all(_is_weight(weight) for weight in found):
+        raise TandemError(f"data_weights is {found} (allowed: positive numbers, one for each store of data='[a,b]')")
+    if stores.validate or len(found) != len(stores.learn):
+        given = "a named data set" if stores.validate else f"{len(stores.learn)} stores"
+        raise TandemError(f"data_weights: {len(found)} for {given} (allowed: one for each store of data='[a,b]')")
+    return [float(weight) for weight in found]
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
 def evaluation_stores(data: Any, split: str) -> list[str]:
     """What ``data=`` of `tandem eval` means: of a name the one ``split``, of stores all they hold.
 

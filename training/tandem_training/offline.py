@@ -214,7 +214,8 @@ def _groups(frames: Frames, indices: np.ndarray, stores: list[str]) -> dict[str,
     """What the episodes' provenance says under ``groups``; without it the instruction, where there are few."""
     from tandem_datasets.store import Store
 
-    found = [info.provenance.get("groups") for path in stores for info in Store(path).infos()]
+    opened = [Store(path) for path in stores]
+    found = [info.provenance.get("groups") for store in opened for info in store.infos() if not info.deleted]
     episodes = [groups for groups in found if _are_groups(groups)]
     if len(episodes) == len(found) and all(groups.keys() == episodes[0].keys() for groups in episodes):
         owners = frames.episode[indices]

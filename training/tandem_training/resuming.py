@@ -15,8 +15,9 @@ FOLDER = Path("outputs/train")
 WHERE = "tandem train"
 # A resumed run may differ in these: none of them changes what is learned. The data is compared by content.
 _FREE = (
-    "out", "resume", "data", "device", "trainer.log_every", "trainer.checkpoint_every", "trainer.threads",
-    "trainer.prefetch", "trainer.early_stop_after", "trainer.wandb", "trainer.wandb_project", "trainer.wandb_name",
+    "out", "resume", "data", "device", "stage.images", "trainer.log_every", "trainer.checkpoint_every",
+    "trainer.threads", "trainer.prefetch", "trainer.early_stop_after", "trainer.wandb", "trainer.wandb_project",
+    "trainer.wandb_name",
 )  # fmt: skip
 
 
@@ -93,7 +94,7 @@ def check_same(config: Any, out: Path, speaks: bool) -> None:
     before = dict(_leaves(OmegaConf.to_container(begun)))
     now = dict(_leaves(OmegaConf.to_container(config, resolve=True)))
     for key in sorted(before.keys() | now.keys()):
-        if key in _FREE or key.startswith("data") or before.get(key) == now.get(key):
+        if key in _FREE or key.startswith("data.") or before.get(key) == now.get(key):
             continue
         if key == "trainer.max_steps" and _extends(before[key], now):
             continue

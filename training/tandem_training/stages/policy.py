@@ -19,6 +19,7 @@ from tandem_training.data import (
     Order,
     Origin,
     Split,
+    WeightedOrder,
     load_frames,
     split_episodes,
     split_stores,
@@ -27,7 +28,7 @@ from tandem_training.data import (
 )
 from tandem_training.engine.settings import TrainerSettings
 from tandem_training.initial import goes_on, start_network, start_statistics
-from tandem_training.named_data import TrainingStores, training_stores
+from tandem_training.named_data import TrainingStores, training_stores, training_weights
 from tandem_training.stages.base import Batch, Best, Shard, Stage
 
 _VAL_BATCH = 256
@@ -136,7 +137,8 @@ def build(config: Any, trainer: TrainerSettings) -> PolicyStage:
     from omegaconf import OmegaConf
 
     stores = training_stores(OmegaConf.select(config, "data"))
-    frames, digest = load_frames([*stores.learn, *stores.validate])
+    weights = training_weights(config.data_weights, stores)
+    frames, digest = load_frames([*stores.learn, *stores.validate], images=config.stage.images)
     frames = ablated(frames, config.stage.ablate, config.seed)
     torch.manual_seed(config.seed)
     network = start_network(config, frames.embodiment)
@@ -154,7 +156,10 @@ def build(config: Any, trainer: TrainerSettings) -> PolicyStage:
     resumed = goes_on(config)  # then what was looked at is in the checkpoint
     if not resumed:
         start_statistics(config, network, statistics(frames, split.train))
-    facts = {"data": [*stores.learn, *stores.validate], **_facts(frames, split)}
+    facts = {"data": [*stores.learn, *stores.validate], "data_weights": weights, **_facts(frames, split)}
+    fingerprint = {"data": _fingerprint(digest, stores)}
+    if weights:
+        fingerprint["data_weights"] = str(weights)
     stage = PolicyStage(
         name="policy",
         module=network,
@@ -162,15 +167,25 @@ def build(config: Any, trainer: TrainerSettings) -> PolicyStage:
         facts=facts,
         notes=_notes(facts),
         assets=network.assets(),
-        fingerprint={"data": _fingerprint(digest, stores)},
+        fingerprint=fingerprint,
         frames=frames,
-        order=Order(split.train, trainer.batch_size, config.seed),
+        order=_order(frames, split, stores, weights, trainer.batch_size, config.seed),
         validation=thinned(split.validation, _most(config.stage.val_frames)),
         tokens=network.tokenize(frames.instructions),
     )
     if not (config.init or resumed):
         network.start(stage._gather(thinned(split.train, _FIRST_LOOK)))
     return stage
+
+
+def _order(
+    frames: Frames, split: Split, stores: TrainingStores, weights: list[float] | None, batch_size: int, seed: int
+) -> Order:
+    if weights is None:
+        return Order(split.train, batch_size, seed)
+    owner = frames.store[split.train]
+    groups = {name: split.train[owner == place] for place, name in enumerate(stores.learn)}
+    return WeightedOrder(groups, weights, batch_size, seed, "data_weights")
 
 
 def _fingerprint(digest: str, stores: TrainingStores) -> str:
