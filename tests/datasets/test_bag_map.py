@@ -2,7 +2,9 @@
 
 import io
 import pickle
+import re
 import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 from tandem_datasets.embodiment import ActionKind, Encoding, StateSource
 from tandem_datasets.errors import TandemError
 from tandem_datasets.formats import open_source
+from tandem_datasets.formats.bag_map import read_map
 from tandem_datasets.formats.cdr import parse_definition
 from tandem_datasets.formats.importing import import_episodes
 from tandem_datasets.formats.mcap_journal import McapJournal
@@ -289,3 +292,12 @@ def test_encodings_become_ours(encoding, pixel, expected):
     assert (found == expected).all()
     with pytest.raises(TandemError, match="4x3"):
         raw_picture({**message, "height": 3}, "test")
+
+
+def test_the_documented_map_is_one(tmp_path):
+    page = Path(__file__).parents[2] / "datasets/FORMATS.md"
+    (block,) = re.findall(r"```yaml\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    (tmp_path / "map.yaml").write_text(block)
+    found = read_map(str(tmp_path / "map.yaml"))
+    assert [camera.size for camera in found.cameras] == [None, (128, 128)]
+    assert (found.action[0].field, found.gap_s) == ("points[0].positions", 2.0)
