@@ -106,5 +106,7 @@ def no_images(count: int) -> Iterator[Mapping[str, np.ndarray]]:
 
 
 def _optional(numbers: Mapping[str, np.ndarray], key: str, validity: str, t: int) -> np.ndarray | None:
-    valid = validity in numbers and key in numbers and numbers[validity][t]
-    return numbers[key][t] if valid else None
+    """A vector where the column beside it says that there is one; formats leave out those without numbers."""
+    if validity not in numbers or not numbers[validity][t]:
+        return None
+    return numbers[key][t] if key in numbers else np.zeros(0, np.float32)
