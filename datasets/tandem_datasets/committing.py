@@ -29,9 +29,9 @@ class Committer:
         self.failure: Exception | None = None  # of the last attempt, which nobody was told of; it can be tried again
         self.lost = ""  # what went wrong with frames that are gone, and nobody was told of
         self.finished: list[Finished] = []  # whole, not yet committed
+        self.dirty = False  # the writer has to recover before anything else
         self._writer = writer
         self._open: EpisodeRows | None = None
-        self._dirty = False  # the writer has to recover before anything else
 
     def sink(self, rows: EpisodeRows, part: "Future[Part]") -> None:
         """The next encoded rows of the open episode; they go to the disk when they become many."""
@@ -96,22 +96,17 @@ class Committer:
         rows.dropped = True
         self.failure = self._open = None
         if self._writer.touched:
-            self._dirty = True
+            self.dirty = True
             with contextlib.suppress(OSError, TandemError):  # else before the next episode
                 self._require_clean()
 
     def clean(self) -> None:
         """Makes sure that nothing uncommitted is on the disk; raises TandemError if that cannot be done."""
-        self._dirty = True
+        self.dirty = True
         try:
             self._require_clean()
         except OSError as error:
             raise TandemError(f"{self._writer.where}: cannot be recovered: {_reason(error)}") from error
-
-    def require_clean(self) -> None:
-        """As :meth:`clean`, if something may have been left."""
-        if self._dirty:
-            self.clean()
 
     def _commit_finished(self) -> None:
         """Raises OSError or TandemError with all of them still finished, unless the disk has them in the end."""
@@ -128,12 +123,12 @@ class Committer:
                 self.finished = []
 
     def _require_clean(self) -> None:
-        if not self._dirty:
+        if not self.dirty:
             return
         if self._writer.replaced:
             raise GoneError("its folder was removed or replaced")
         self._writer.recover()
-        self._dirty = False
+        self.dirty = False
         for rows in self._all_rows():
             rows.take_back()
 
@@ -141,7 +136,7 @@ class Committer:
         """Makes the next attempt possible. What only the disk had is lost, unless the disk just had no room."""
         if isinstance(error, OSError) and not isinstance(error, SyncError | GoneError):
             return
-        self._dirty = True
+        self.dirty = True
         for rows in self._all_rows():
             if rows.released:
                 self._lose(rows, _reason(error))

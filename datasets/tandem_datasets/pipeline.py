@@ -5,17 +5,19 @@ bounded in bytes: blocks of raw frames are made once, filled by the caller, enco
 thread has taken what they held.
 """
 
+import _thread
 import os
 import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from tandem_datasets.parts import Block, EpisodeRows, Part
 
 _THREADS = 2  # that encode: more than that many cameras' pictures at video rate
+_PUT_OFF_S = 0.02
 
 Sink = Callable[[EpisodeRows, "Future[Part]"], None]
 
@@ -115,7 +117,10 @@ class Pipeline:
         self._jobs.put(job)
 
     def call[T](self, job: Callable[[], T]) -> T:
-        """Runs ``job`` in the writing thread after all that came before; returns or raises what it does."""
+        """Runs ``job`` in the writing thread after all that came before; returns or raises what it does.
+
+        A Ctrl-C meanwhile is put off until that is certain: it comes a moment after the return. A second one is not.
+        """
         done: Future[T] = Future()
 
         def run() -> None:
@@ -125,7 +130,14 @@ class Pipeline:
                 done.set_exception(error)
 
         self.post(run)
-        return done.result()
+        try:
+            return done.result()
+        except KeyboardInterrupt:
+            wait([done])
+            again = threading.Timer(_PUT_OFF_S, _thread.interrupt_main)
+            again.daemon = True
+            again.start()
+            return done.result()
 
     def close(self) -> None:
         """Ends the threads, when all that came before is done."""

@@ -117,7 +117,8 @@ class Recorder:
             raise TandemError(f"{where}: begin while it is open (commit or abort it first)")
         self._raise_lost()
         info = check_info(info, where)
-        self._pipeline.call(self._committer.require_clean)
+        if self._committer.dirty:
+            self._pipeline.call(self._committer.clean)
         check = FrameCheck(self.embodiment, info.begin_ns)
         self._episode = _OpenEpisode(info, check, EpisodeRows(self._columns), where)
 

@@ -334,3 +334,39 @@ def test_the_contract_is_read_without_zarr_torch_or_ros():
 
 def test_sources_fit_their_column():
     assert max(Source) < 256
+
+
+def test_an_interrupt_while_committing_comes_when_it_is_certain(tmp_path):
+    """Bug: Ctrl-C struck between the commit and what its caller noted about it."""
+    code = """
+        import os, signal, sys, threading, time
+        import numpy as np
+        from tandem_datasets import files
+        from tandem_datasets.embodiment import Camera, Embodiment
+        from tandem_datasets.frames import EpisodeInfo, Frame, Observation, Source
+        from tandem_datasets.recorder import Recorder
+
+        class Slow:
+            def run(self, operation, path, whole, half):
+                time.sleep(0.01)
+                return whole()
+
+        rig = Embodiment("rig", 30.0, False, (Camera("top", 4, 4),), (), ())
+        nothing = np.zeros(0, np.float32)
+        with Recorder(sys.argv[1], rig) as recorder:
+            files.inject(Slow())
+            recorder.begin(EpisodeInfo(0, ""))
+            seen = Observation({"top": np.zeros((4, 4, 3), np.uint8)}, nothing, "", 0)
+            recorder.add(Frame(seen, nothing, Source.PERSON))
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+            try:
+                recorder.commit()
+                print("committed", recorder.n_episodes)
+                time.sleep(5)
+            except KeyboardInterrupt:
+                print("interrupted", recorder.n_episodes)
+    """
+    run = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "a")]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == ["committed 1", "interrupted 1"]
+    assert Store(tmp_path / "a").n_episodes == 1
