@@ -14,7 +14,7 @@ from torch import Tensor
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError
 from tandem_datasets.policy import NoiseKey
-from tandem_policies.lerobot import building, norms, predicting, starting
+from tandem_policies.lerobot import backbones, building, predicting, starting
 from tandem_policies.lerobot.building import IMAGES, Pipelines
 from tandem_policies.lerobot.config import LerobotConfig
 from tandem_policies.lerobot.kinds import STATE, is_random, kind, leaves_padding_out
@@ -48,6 +48,7 @@ class LerobotPolicy(PolicyNetwork):
             settings.device = "meta"  # some policies go to their device by themselves
         with building.weights_come_later(settings) if assets is not None or outlined else nullcontext():
             self.policy = building.make_policy(settings, self._where)
+        backbones.order_channels_last(self.policy)
         for camera in embodiment.cameras:
             for quantity in _QUANTITIES:
                 start = torch.ones(3) if quantity in ("std", "max") else torch.zeros(3)
@@ -87,7 +88,7 @@ class LerobotPolicy(PolicyNetwork):
 
     def train(self, mode: bool = True) -> Self:
         """As the base; frozen batch norms are quicker while training, and round as LeRobot's otherwise."""
-        norms.quicken(self, quick=mode)
+        backbones.quicken(self, quick=mode)
         return super().train(mode)
 
     def start(self, batch: Batch) -> None:

@@ -1,10 +1,10 @@
-"""Frozen batch norms: quick while training, torchvision's otherwise, the same numbers but for rounding."""
+"""Backbones are quick while training and LeRobot's own otherwise, with the same numbers but for rounding."""
 
 import torch
 from torchvision.models import resnet18
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from tandem_policies.lerobot.norms import quicken
+from tandem_policies.lerobot.backbones import order_channels_last, quicken
 
 
 def test_quick_norms_compute_what_torchvisions_do():
@@ -34,3 +34,18 @@ def test_only_frozen_norms_are_touched_and_nothing_is_saved_otherwise():
     assert list(frozen.state_dict()) == names
     assert FrozenBatchNorm2d not in {type(part) for part in frozen.modules()}
     assert [type(part) for part in free.modules()] == kinds
+
+
+def test_pictures_are_reordered_while_training_only():
+    torch.manual_seed(0)
+    backbone = resnet18(norm_layer=FrozenBatchNorm2d)
+    pictures = torch.randn(2, 3, 32, 32)
+    expected = backbone(pictures)
+    order_channels_last(backbone)
+    orders = []
+    backbone.layer1.register_forward_hook(
+        lambda part, inputs, output: orders.append(output.is_contiguous(memory_format=torch.channels_last))
+    )
+    torch.testing.assert_close(backbone.train()(pictures), expected, rtol=1e-3, atol=1e-3)
+    assert torch.equal(backbone.eval()(pictures), expected)
+    assert orders == [True, False]
