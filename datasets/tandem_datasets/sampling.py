@@ -20,7 +20,7 @@ class WindowSampler:
     ``b*B*W..(b+1)*B*W-1`` of the common order, of which each rank takes every W-th. A last batch that is not full is
     left out. The state counts samples of the common order, so a run may go on with other ranks or batches; it is that
     of the batches which were *drawn*. With worker processes that is ahead of those that arrived: see
-    :class:`loading.WindowLoader`.
+    ``tandem_training.loading``.
 
     Args:
         dataset: whose windows.

@@ -1,18 +1,15 @@
 """The same windows in the same order, whichever processes read them, and after a stop exactly the next ones."""
 
-import json
 import subprocess
 import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from torch.utils.data import DataLoader
 
 from tandem_datasets.dataset import WindowDataset
 from tandem_datasets.errors import TandemError
 from tandem_datasets.frames import EpisodeInfo, Source
-from tandem_datasets.loading import WindowLoader, collate
 from tandem_datasets.recorder import Recorder
 from tandem_datasets.sampling import WindowSampler
 from tandem_datasets.store import Store
@@ -69,53 +66,6 @@ def test_stores_that_do_not_belong_together(tmp_path, stores, blind):
         WindowDataset([WindowReader(stores[0], SPEC), WindowReader(stores[1])])
     with pytest.raises(TandemError, match="no store"):
         WindowDataset([])
-
-
-@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_two_workers_give_what_none_gives(dataset, context):
-    sampler = WindowSampler(dataset, 8, seed=5)
-    expected = list(WindowLoader(dataset, WindowSampler(dataset, 8, seed=5)))
-    found = list(WindowLoader(dataset, sampler, workers=2, context=context))
-    assert len(found) == len(expected) == len(sampler) == len(dataset) // 8
-    for mine, theirs in zip(found, expected, strict=True):
-        assert mine.keys() == theirs.keys()
-        assert all((mine[key] == theirs[key]).all() for key in mine)
-    indices = np.concatenate([batch["index"] + 1000 * batch["store"] for batch in found])
-    assert len(np.unique(indices)) == len(indices)
-    assert sampler.epoch == 1
-
-
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_plain_data_loader_takes_them(dataset):
-    loader = DataLoader(dataset, batch_size=8, num_workers=2)  # type: ignore[arg-type]
-    batch = next(iter(loader))
-    assert batch["images.top"].shape == (8, 2, 6, 8, 3)
-    assert (batch["action"].numpy() == dataset.read(np.arange(8))["action"]).all()
-    sampler = WindowSampler(dataset, 8)
-    whole = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate)  # type: ignore[arg-type]
-    assert next(iter(whole))["index"].tolist() == dataset.read(next(iter(WindowSampler(dataset, 8))))["index"].tolist()
-
-
-@pytest.mark.parametrize("weights", [None, [1.0, 3.0]])
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_loader_goes_on_where_it_was_stopped(dataset, weights):
-    def loader(workers):
-        sampler = WindowSampler(dataset, 8, seed=2, store_weights=weights)
-        return WindowLoader(dataset, sampler, workers, context="fork")
-
-    whole = loader(0)
-    expected = [batch["index"].tolist() for _ in range(2) for batch in whole]
-    stopped = loader(2)
-    handed = [batch["index"].tolist() for _, batch in zip(range(3), stopped, strict=False)]
-    state = json.loads(json.dumps(stopped.state_dict()))
-    assert state["samples"] == 24
-    resumed = loader(2)
-    resumed.load_state_dict(state)
-    rest = [batch["index"].tolist() for batch in resumed]
-    rest += [batch["index"].tolist() for batch in resumed]  # the next epoch
-    assert handed + rest == expected
-    assert len(expected) == 2 * len(whole)
 
 
 def test_ranks_share_one_order(dataset):
@@ -189,6 +139,6 @@ def test_a_store_without_windows(tmp_path, embodiment):
         WindowSampler(WindowDataset.of([Store(tmp_path / "store")]), 1)
 
 
-def test_torch_is_imported_only_where_it_is_needed():
-    code = "import sys, tandem_datasets.loading, tandem_datasets.sampling; sys.exit('torch' in sys.modules)"
+def test_torch_is_not_needed():
+    code = "import sys, tandem_datasets.sampling; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

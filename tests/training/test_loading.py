@@ -1,0 +1,69 @@
+"""Windows through ``DataLoader``: the same batches by any number of workers, after a stop exactly the next ones."""
+
+import json
+
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader
+
+from tandem_datasets.dataset import WindowDataset
+from tandem_datasets.sampling import WindowSampler
+from tandem_datasets.store import Store
+from tandem_datasets.windows import WindowSpec
+from tandem_training.loading import WindowLoader, collate
+
+SPEC = WindowSpec(history=2, chunk=4)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory, record):
+    folder = tmp_path_factory.mktemp("loading")
+    paths = [record(folder / "a", ["e" * 30, "ee|eeNN" * 5]), record(folder / "b", ["p" * 20], wording="go to {}")]
+    return WindowDataset.of([Store(path) for path in paths], SPEC)
+
+
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_two_workers_give_what_none_gives(dataset, context):
+    sampler = WindowSampler(dataset, 8, seed=5)
+    expected = list(WindowLoader(dataset, WindowSampler(dataset, 8, seed=5)))
+    found = list(WindowLoader(dataset, sampler, workers=2, context=context))
+    assert len(found) == len(expected) == len(sampler) == len(dataset) // 8
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine.keys() == theirs.keys()
+        assert all((mine[key] == theirs[key]).all() for key in mine)
+    indices = np.concatenate([batch["index"] + 1000 * batch["store"] for batch in found])
+    assert len(np.unique(indices)) == len(indices)
+    assert sampler.epoch == 1
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_plain_data_loader_takes_them(dataset):
+    loader = DataLoader(dataset, batch_size=8, num_workers=2)  # type: ignore[arg-type]
+    batch = next(iter(loader))
+    assert batch["images.top"].shape == (8, 2, 16, 16, 3)
+    assert (batch["action"].numpy() == dataset.read(np.arange(8))["action"]).all()
+    sampler = WindowSampler(dataset, 8)
+    whole = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate)  # type: ignore[arg-type]
+    assert next(iter(whole))["index"].tolist() == dataset.read(next(iter(WindowSampler(dataset, 8))))["index"].tolist()
+
+
+@pytest.mark.parametrize("weights", [None, [1.0, 3.0]])
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_loader_goes_on_where_it_was_stopped(dataset, weights):
+    def loader(workers):
+        sampler = WindowSampler(dataset, 8, seed=2, store_weights=weights)
+        return WindowLoader(dataset, sampler, workers, context="fork")
+
+    whole = loader(0)
+    expected = [batch["index"].tolist() for _ in range(2) for batch in whole]
+    stopped = loader(2)
+    handed = [batch["index"].tolist() for _, batch in zip(range(3), stopped, strict=False)]
+    state = json.loads(json.dumps(stopped.state_dict()))
+    assert state["samples"] == 24
+    resumed = loader(2)
+    resumed.load_state_dict(state)
+    rest = [batch["index"].tolist() for batch in resumed]
+    rest += [batch["index"].tolist() for batch in resumed]  # the next epoch
+    assert handed + rest == expected
+    assert len(expected) == 2 * len(whole)
