@@ -107,9 +107,18 @@ def test_another_embodiment(tmp_path, record, error_of, policy, small_embodiment
     assert "is of another embodiment than the data: rate_hz is 10" in error_of(policy, f"data={other}")
 
 
-def test_statistics_that_do_not_fit(tmp_path, tuned, error_of, policy):
+@pytest.mark.parametrize(
+    ("quantity", "change"),
+    [
+        ("mean", lambda value: value + torch.tensor([0.0, 40.0])),
+        ("std", lambda value: value * torch.tensor([1.0, 0.05])),
+        ("std", lambda value: value * torch.tensor([1.0, 200.0])),
+    ],
+    ids=["far", "wider", "narrower"],
+)
+def test_statistics_that_do_not_fit(tmp_path, tuned, error_of, policy, quantity, change):
     weights = load_file(policy / "model.safetensors")
-    weights["action_mean"] = weights["action_mean"] + torch.tensor([0.0, 40.0])
+    weights[f"action_{quantity}"] = change(weights[f"action_{quantity}"])
     moved = tmp_path / "moved"
     moved.mkdir()
     for path in policy.iterdir():
@@ -120,7 +129,8 @@ def test_statistics_that_do_not_fit(tmp_path, tuned, error_of, policy):
     assert "(allowed: init_statistics=data" in message
     after = tuned(moved, "init_statistics=data", "trainer.lr=0")
     original = load_file(policy / "model.safetensors")
-    assert np.array_equal(after["action_mean"].numpy(), original["action_mean"].numpy())
+    for name in ("action_mean", "action_std"):
+        assert np.array_equal(after[name].numpy(), original[name].numpy())
 
 
 @pytest.mark.parametrize(

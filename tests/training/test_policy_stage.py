@@ -30,6 +30,30 @@ def test_named_data_validate_on_their_own_split(small_static):
     assert set(stage.validate()) == {"loss", "action_l2", "direction_cosine", "direction_accuracy"}
 
 
+def test_nothing_is_known_of_what_is_validated_on(tmp_path, record):
+    """Neither samples nor statistics; the second number of an action is its episode's."""
+    stage = build(f"data={record(tmp_path / 'a', ['eeee'] * 6)}", "stage.val_fraction=0.5")
+    learned = np.unique(stage.order(0))
+    assert len(learned) == len(stage.validation) == 12
+    assert sorted([*learned, *stage.validation]) == stage.frames.usable.tolist()
+    for key, values in (("state", stage.frames.state), ("action", stage.frames.target)):
+        np.testing.assert_allclose(stage.module.get_buffer(f"{key}_mean"), values[learned].mean(0), rtol=1e-5)
+    assert not np.isclose(stage.frames.target[learned].mean(0)[1], stage.frames.target.mean(0)[1])
+
+
+def test_the_seed_decides_weights_order_and_split(small_static, tmp_path, record):
+    """Named data have a split of their own, so that their order is the seed's alone."""
+    data, seeds = record(tmp_path / "a", ["eeee"] * 20), (1, 1, 2)
+    named = [build("data=blockfind_static", "preset=static", f"seed={seed}") for seed in seeds]
+    for one, same, other in (
+        [stage.module.vision.stem.weight.detach().numpy() for stage in named],
+        [stage.order(0) for stage in named],
+        [build(f"data={data}", f"seed={seed}").validation for seed in seeds],
+    ):
+        assert np.array_equal(one, same)
+        assert not np.array_equal(one, other)
+
+
 def test_the_benchmark_trains_by_its_name(small_static):
     arguments = ["data=blockfind_static", "preset=static", "trainer.max_steps=4", "trainer.batch_size=8", "out=out"]
     assert main(["train", *SMALL, *arguments]) == 0

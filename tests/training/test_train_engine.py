@@ -70,6 +70,28 @@ def test_sigterm_saves_too(tmp_path):
     assert read_checkpoint(tmp_path)[0].step == 8
 
 
+def test_the_seed_and_the_step_decide_what_is_drawn(straight, tmp_path):
+    """The order of samples is the stage's; dropout and noise are the engine's."""
+    other = tiny_stage.train(tmp_path, seed=4)
+    assert any(not torch.equal(value, straight[1][name]) for name, value in other.items())
+    drawn = [record["noise"] for out in (straight[0], tmp_path) for record in read_history(out) if "noise" in record]
+    assert len(set(drawn)) == len(drawn) == 16
+
+
+def test_a_best_policy_is_kept_by_a_worse_one_after_a_resume(tmp_path):
+    stage = tiny_stage.make_stage()
+    stage.validate = lambda: {"loss": 1.0}
+    tiny_stage.train(tmp_path, stage, max_steps=6, schedule="constant")
+    before = load_file(tmp_path / "best" / "model.safetensors")
+    for steps, loss, best in ((12, 2.0, 6), (18, 0.5, 18)):
+        stage = tiny_stage.make_stage()
+        stage.validate = lambda loss=loss: {"loss": loss}
+        tiny_stage.train(tmp_path, stage, max_steps=steps, schedule="constant")
+        assert read_checkpoint(tmp_path)[0].best_step == best
+        after = load_file(tmp_path / "best" / "model.safetensors")
+        assert all(torch.equal(value, after[name]) for name, value in before.items()) == (best == 6)
+
+
 def test_resume_of_a_finished_run_changes_nothing(straight, tmp_path):
     tiny_stage.train(tmp_path)
     before = read_checkpoint(tmp_path)[0]

@@ -96,17 +96,17 @@ def settings(**changes: object) -> TrainerSettings:
     return TrainerSettings.from_mapping({**SETTINGS, **changes})
 
 
-def make_engine(out: Path, stage: TinyStage | None = None, **changes: object) -> Engine:
+def make_engine(out: Path, stage: TinyStage | None = None, seed: int = 3, **changes: object) -> Engine:
     out.mkdir(parents=True, exist_ok=True)
     made = settings(**changes)
     accelerator = make_accelerator("cpu", made.precision, "test")
-    return Engine(stage or make_stage(), made, accelerator, out, seed=3, started=time.time())
+    return Engine(stage or make_stage(), made, accelerator, out, seed=seed, started=time.time())
 
 
-def train(out: Path, stage: TinyStage | None = None, **changes: object) -> dict[str, Tensor]:
+def train(out: Path, stage: TinyStage | None = None, seed: int = 3, **changes: object) -> dict[str, Tensor]:
     """The final weights of a training on one thread."""
     with cpu_threads(1):
-        make_engine(out, stage, **changes).fit()
+        make_engine(out, stage, seed, **changes).fit()
     return load_file(out / "final" / "model.safetensors")
 
 
