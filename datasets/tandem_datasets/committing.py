@@ -1,8 +1,7 @@
 """What a recorder's writing thread does: brings rows to the disk, commits, and copes where the disk refuses."""
 
 import contextlib
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
 
 from tandem_datasets.errors import TandemError
 from tandem_datasets.files import SyncError
@@ -33,11 +32,11 @@ class Committer:
         self._writer = writer
         self._open: EpisodeRows | None = None
 
-    def sink(self, rows: EpisodeRows, part: "Future[Part]") -> None:
-        """The next encoded rows of the open episode; they go to the disk when they become many."""
+    def sink(self, rows: EpisodeRows, part: Callable[[], Part]) -> None:
+        """The next rows of the open episode, as ``part`` gives them; they go to the disk when they become many."""
         self._open = rows
         try:
-            encoded = part.result()
+            encoded = part()
         except Exception as error:  # noqa: BLE001  whatever a codec raises, MemoryError for one
             self._lose(rows, f"its images cannot be encoded: {_reason(error)}")
         if rows.dropped:

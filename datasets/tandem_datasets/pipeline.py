@@ -19,7 +19,7 @@ from tandem_datasets.parts import Block, EpisodeRows, Part
 _THREADS = 2  # that encode: more than that many cameras' pictures at video rate
 _PUT_OFF_S = 0.02
 
-Sink = Callable[[EpisodeRows, "Future[Part]"], None]
+Sink = Callable[[EpisodeRows, Callable[[], Part]], None]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Pipeline:
         part = self._encoders.submit(lambda: Part({}, {}, []) if rows.dropped else block.encoded())
 
         def take() -> None:
-            self._sink(rows, part)
+            self._sink(rows, part.result)
             with self._lock:
                 self._used -= 1
             self.give_back(block)

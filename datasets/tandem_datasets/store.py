@@ -164,15 +164,16 @@ class Store:
             raise unknown(f"{self._where}: episode_texts", key, ("task", *NAMED))
         return self._texts(key, self.load_episodes(key))
 
+    def stored(self, key: str, start: int, stop: int) -> list[bytes]:
+        """Rows of ``data/<key>`` as they lie on the disk: each encoded image, or all numbers in one."""
+        column = self._columns[key]
+        self._check(column)
+        return read_stored(self._place, column, start, stop, self._where)
+
     def verify(self, episode: int) -> None:
         """Raises TandemError unless the episode's stored rows are byte for byte what was committed."""
         rows = self.episode_slice(episode)
-        for column in self._columns.values():
-            self._check(column)
-        stored = {
-            key: read_stored(self._place, column, rows.start, rows.stop, self._where)
-            for key, column in self._columns.items()
-        }
+        stored = {key: self.stored(key, rows.start, rows.stop) for key in self._columns}
         wanted = int(self.load_episodes("checksum")[episode])
         if (found := checksum_of(stored)) != wanted:
             raise TandemError(
