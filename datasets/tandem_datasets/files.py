@@ -5,6 +5,8 @@ the disk. Without it each function costs one comparison more than the system cal
 """
 
 import contextlib
+import ctypes
+import errno
 import os
 import shutil
 import stat
@@ -85,6 +87,14 @@ def replace(source: str, target: str) -> None:
     _run("rename", target, lambda: os.replace(source, target))
 
 
+def exchange(one: str, other: str) -> None:
+    """Two names of the same folder change places, both at once: there is no moment at which one is missing.
+
+    Raises OSError with ENOTSUP or EINVAL where the system or the file system cannot do that.
+    """
+    _run("exchange", other, lambda: _exchange(one, other))
+
+
 def remove(path: str) -> None:
     """Removes a file."""
     _run("remove", path, lambda: os.unlink(path))
@@ -99,6 +109,21 @@ def make_folders(path: str) -> None:
     """Makes a folder and those above it, where they are not there yet."""
     if not os.path.isdir(path):
         _run("make folder", path, lambda: os.makedirs(path, exist_ok=True))
+
+
+def _exchange(one: str, other: str) -> None:
+    library = ctypes.CDLL(None, use_errno=True)
+    swap = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
+    if hasattr(library, "renameat2"):
+        here = ctypes.c_int(-100)  # AT_FDCWD, of no meaning for absolute paths
+        failed = library.renameat2(here, os.fsencode(one), here, os.fsencode(other), ctypes.c_uint(swap))
+    elif hasattr(library, "renamex_np"):
+        failed = library.renamex_np(os.fsencode(one), os.fsencode(other), ctypes.c_uint(swap))
+    else:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+    if failed:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), other)
 
 
 def _write_all(descriptor: int, parts: Sequence[Buffer], offset: int) -> None:

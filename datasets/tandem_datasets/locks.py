@@ -36,6 +36,9 @@ class WriterLock:
             if isinstance(error, BlockingIOError):
                 raise TandemError(f"{where}: another writer has it open ({' '.join(owner.split())})") from error
             raise TandemError(f"{where}: this file system cannot lock files: {error.strerror}") from error
+        if not _is_still(path, self._descriptor):  # who had it put another store there
+            os.close(self._descriptor)
+            raise TandemError(f"{where}: it was just replaced by another (try again)")
         _held.add(self)
         with contextlib.suppress(OSError):  # a full disk: it is locked all the same, only not by name
             os.ftruncate(self._descriptor, 0)
@@ -58,6 +61,31 @@ class WriterLock:
     def _let_go(self) -> None:
         os.close(self._descriptor)
         self._descriptor = -1
+
+
+def is_held(path: Path) -> bool:
+    """Whether another writer has the lock at this moment; nothing is written to find out."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    """Whether the file is still the one of that name."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except OSError:
+        return False
 
 
 def _owner() -> bytes:

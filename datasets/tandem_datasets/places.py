@@ -49,6 +49,10 @@ class Place(Protocol):
         """Raises TandemError, saying what is there instead, if ``root_file`` is missing."""
         ...
 
+    def require_same(self, where: str) -> None:
+        """Raises TandemError if something else lies there than when :meth:`require_store` looked."""
+        ...
+
     def has_files(self, folder: str, last: str, count: int, where: str) -> bool:
         """Whether ``folder`` holds ``last`` and, where that can be told, at least ``count`` files."""
         ...
@@ -75,28 +79,47 @@ class LocalPlace:
     def __init__(self, root: str) -> None:
         self.local: str | None = root
         self._root = root
+        self._inode = -1  # of the folder, once a store was found there
 
     def __str__(self) -> str:
         return self._root
 
     @contextlib.contextmanager
     def file(self, name: str, where: str) -> Iterator[PlacedFile]:
-        with open_data(os.path.join(self._root, name), where) as file:
-            yield LocalFile(file.fileno(), os.path.basename(name), where)
+        try:
+            with open_data(os.path.join(self._root, name), where) as file:
+                self.require_same(where)
+                yield LocalFile(file.fileno(), os.path.basename(name), where)
+        except TandemError:
+            self.require_same(where)  # a better reason than that a file is not there
+            raise
+
+    def require_same(self, where: str) -> None:
+        if self._inode >= 0 and _inode(self._root) not in (self._inode, -1):
+            raise TandemError(f"{where}: it was replaced by another while it was open (open it again)")
 
     def require_store(self, root_file: str, where: str) -> None:
         root = self._root
+        self._inode = _inode(root)
         if not os.path.isdir(root):
             raise TandemError(f"{where}: {'a file, not a folder' if os.path.exists(root) else 'there is none'}")
         if not os.path.lexists(os.path.join(root, root_file)) and os.access(root, os.X_OK):
             raise TandemError(f"{where}: no store (the folder has no {root_file})")
 
     def has_files(self, folder: str, last: str, count: int, where: str) -> bool:
+        self.require_same(where)
         path = os.path.join(self._root, folder)
         try:
             return os.path.exists(os.path.join(path, last)) and (count <= 1 or len(os.listdir(path)) >= count)
         except OSError as error:
             raise TandemError(f"{where}: cannot read {folder}: {error.strerror}") from error
+
+
+def _inode(root: str) -> int:
+    try:
+        return os.stat(root).st_ino
+    except OSError:
+        return -1
 
 
 class LocalFile:
@@ -155,6 +178,9 @@ class RemotePlace:
                 assert file.size >= 0
             except FileNotFoundError as error:
                 raise TandemError(f"{where}: no store ({root_file}: {_reason(error)})") from error
+
+    def require_same(self, where: str) -> None:
+        pass  # what is read from elsewhere has no other name than its address
 
     def has_files(self, folder: str, last: str, count: int, where: str) -> bool:
         with self.file(f"{folder}/{last}", where) as file:  # not every place can list its files

@@ -145,7 +145,10 @@ class ColumnRows:
             oldest = next(iter(self._files), None)
             self._files.pop(oldest, None)  # type: ignore[arg-type]  # closed when its last reader is done
         assert self._place.local is not None
-        file = _OpenFile(self._place.local, self.column, number, len(self), self._where)
+        try:
+            file = _OpenFile(self._place.local, self.column, number, len(self), self._where)
+        finally:
+            self._place.require_same(self._where)
         self._files[number] = file
         return file
 

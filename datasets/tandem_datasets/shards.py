@@ -164,6 +164,16 @@ class ShardWriter:
         return os.path.join(self._folder, self._column.file_name(self._number))
 
 
+def whole_shard(rows: Sequence[bytes]) -> list[bytes]:
+    """A shard of these encoded rows, in the parts of which its file consists."""
+    assert len(rows) <= SHARD_ROWS
+    index = _empty_index()
+    index[: len(rows), 1] = [len(row) for row in rows]
+    index[: len(rows), 0] = np.cumsum([0, *map(len, rows)])[: len(rows)]
+    data = index.tobytes()
+    return [*rows, data, _crc(data)]
+
+
 def drop_files(folder: str, column: Column, rows: int) -> None:
     """Removes the files of a column that hold no committed row, and half-written ones."""
     first_stale = column.files(rows)

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from tandem_datasets.beside import LOCK, clear_beside
 from tandem_datasets.chunks import ChunkWriter
 from tandem_datasets.codecs import Codec, encode_text
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError
-from tandem_datasets.facts import fact_rows, provenance_text, texts_of
+from tandem_datasets.facts import NAMED, fact_rows, provenance_text, texts_of
 from tandem_datasets.files import (
     PARTIAL,
     Syncer,
@@ -35,7 +36,6 @@ from tandem_datasets.files import (
 )
 from tandem_datasets.frames import EpisodeInfo
 from tandem_datasets.layout import (
-    DELETED,
     EPISODE_COLUMNS,
     EPISODE_ENDS,
     GROUP_METADATA,
@@ -61,7 +61,6 @@ from tandem_datasets.reading import (
 from tandem_datasets.shards import ShardWriter
 
 _TABLES = (INSTRUCTIONS, NAMES)
-_LOCK = os.path.join(EPISODE_ENDS.key, "writer.lock")  # plain Zarr looks for no names in an array's folder
 
 
 class StoreWriter:
@@ -80,7 +79,8 @@ class StoreWriter:
         self._columns = (EPISODE_ENDS, *_TABLES, *self._grown)
         self._check_place(exist_ok)
         make_folders(os.path.join(self._root, EPISODE_ENDS.key))
-        self._lock = WriterLock(Path(self._root, _LOCK), self.where)
+        self._lock = WriterLock(Path(self._root, LOCK), self.where)
+        clear_beside(self._root)
         self._identity = _identity(self._root)
         self._syncer = Syncer(sync)
         self._next_row = 0  # where the next row that is taken goes
@@ -201,9 +201,27 @@ class StoreWriter:
 
     def mark(self, episodes: Sequence[int], deleted: bool) -> None:
         """Sets or lifts the mark of deletion of committed episodes, one byte each."""
-        for episode in episodes:
-            self._chunks[DELETED.key].write(episode, np.array([deleted]))
+        self.change(episodes, {"deleted": deleted})
+
+    def change(self, episodes: Sequence[int], facts: Mapping[str, Any]) -> None:
+        """Gives facts of committed episodes new values in place: one write each, so that each is old or new.
+
+        Args:
+            episodes: committed ones.
+            facts: plain values by the names of EpisodeInfo's fields, but for instruction, uuid and provenance.
+        """
+        columns = {column.key.removeprefix("meta/"): column for column in EPISODE_COLUMNS}
+        names = self._add_texts(NAMES, [value for key, value in facts.items() if key in NAMED])
+        for key, value in facts.items():
+            row = np.array([names[value] if key in NAMED else value], columns[key].dtype)
+            for episode in episodes:
+                self._chunks[columns[key].key].write(episode, row)
         self._syncer.flush()
+
+    def prepare_texts(self, instructions: Sequence[str], names: Sequence[str]) -> None:
+        """Numbers texts that are going to be used all at once, which is quicker than with each episode."""
+        self._add_texts(INSTRUCTIONS, instructions)
+        self._add_texts(NAMES, names)
 
     def close(self) -> None:
         """Gives the store back."""
@@ -342,7 +360,7 @@ def vacant(path: str | os.PathLike[str]) -> bool:
         return not len(read_ends(root, f"store {root}"))
     if set(os.listdir(root)) - {"data", "meta", ROOT_FILE + PARTIAL}:
         return False
-    return os.path.exists(os.path.join(root, _LOCK)) or not any(files for _, _, files in os.walk(root))
+    return os.path.exists(os.path.join(root, LOCK)) or not any(files for _, _, files in os.walk(root))
 
 
 def _identity(root: str) -> tuple[int, int]:
