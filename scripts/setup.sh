@@ -141,7 +141,7 @@ build() {
     touch "$BUSY"
     rm -f -- "$STAMP"
     say "installing requirements.lock"
-    "$uv" pip install --python "$VENV/bin/python" -r requirements.lock ||
+    "$uv" pip install --python "$VENV/bin/python" --no-deps -r requirements.lock ||
         die "packages could not be installed. If the network is the reason: an index or mirror goes into UV_DEFAULT_INDEX or PIP_INDEX_URL."
     "$uv" pip install --quiet --python "$VENV/bin/python" --no-deps --editable . "${PLUGINS[@]/#/--editable=./}" ||
         die "Tandem itself could not be installed."
