@@ -164,6 +164,18 @@ def test_batches_weighed_by_their_real_actions_add_up_to_the_loss_of_all(batch_o
         torch.testing.assert_close(added / sum(shares), value)
 
 
+def test_the_text_counts_as_much_as_it_shall():
+    losses = {}
+    for weight in (0.0, 0.3):
+        torch.manual_seed(0)
+        network = create(
+            "tinyvla", embodiment("agent/dx", "agent/dy"), text_decoder=True, text_weight=weight, **SMALL
+        ).eval()
+        losses[weight], metrics = network.loss(ways_to_go(network, 8))
+    assert metrics["text_loss"] > 0.1
+    torch.testing.assert_close(losses[0.3] - losses[0.0], 0.3 * metrics["text_loss"])
+
+
 def test_a_network_without_a_decoder_is_silent(body, batch_of):
     network = create("tinyvla", body(), **SMALL).eval()
     assert not network.speaks
