@@ -102,6 +102,7 @@ class _Reader:
         mine = frame_columns(store.embodiment, codec_by_name(store.codec, store.where))
         self.target = frame_columns(store.embodiment, codec)
         self._store, self._pool = store, pool
+        self._checksums = store.load_episodes("checksum")
         self._keys = list(mine)
         self._images = [key for key, column in mine.items() if column.codec is not None]
         self._changed = {key for key in self._images if _chain(mine[key]) != _chain(self.target[key])}
@@ -122,7 +123,7 @@ class _Reader:
             if keep.start < keep.stop:
                 yield self._part(cut, images, numbers, keep, start + keep.stop == last)
             start = stop
-        wanted = int(self._store.load_episodes("checksum")[cut.episode])
+        wanted = int(self._checksums[cut.episode])
         if checksum.value != wanted:
             raise TandemError(
                 f"{self._store.where}: episode {cut.episode} is damaged: its checksum is {checksum.value:08x}, not "
