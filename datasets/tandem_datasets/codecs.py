@@ -125,10 +125,10 @@ class Jpeg:
         return _imagecodecs().jpeg8_encode(_plane(row), level=self._LEVEL, subsampling=self._SUBSAMPLING)
 
     def decode(self, data: memoryview, out: np.ndarray) -> None:
-        if out.dtype != np.uint8:
+        if out.itemsize != 1:
             self._exact.decode(data, out)
             return
-        if bytes(data[-2:]) != _JPEG_END:  # libjpeg would fill up what is missing with grey
+        if data[-2:] != _JPEG_END:  # libjpeg would fill up what is missing with grey
             raise ValueError("a truncated JPEG")
         _imagecodecs().jpeg8_decode(data, out=_plane(out))
 

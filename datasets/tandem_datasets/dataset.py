@@ -96,7 +96,8 @@ class WindowDataset:
         parts = [(place, self._of_one(which, windows[place], None)) for which, place in enumerate(places) if len(place)]
         merged = {}
         for key, first in parts[0][1].items():
-            out = (empty or np.empty)((len(windows), *first.shape[1:]), first.dtype)
+            make = empty if empty and (key.startswith("images.") or key in ("state", "action")) else np.empty
+            out = make((len(windows), *first.shape[1:]), first.dtype)
             for place, part in parts:
                 out[place] = part[key]
             merged[key] = out

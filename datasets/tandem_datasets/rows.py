@@ -54,7 +54,7 @@ class ColumnRows:
     def _start(self) -> None:
         self._files: dict[int, _OpenFile] = {}
         self._buffers = Buffers()
-        self._indices: dict[int, memoryview] = {}  # of remote shards
+        self._indices: dict[int, np.ndarray] = {}  # of remote shards
         self._pool: tuple[int, ThreadPoolExecutor] | None = None  # with the process that made it
         _LIVE.add(self)
 
@@ -115,29 +115,23 @@ class ColumnRows:
 
     def _read_runs(self, found: list[_Run], out: np.ndarray) -> None:
         size = self.column.rows_per_file
-        plain = not self.column.sharded
+        plain, row_bytes = not self.column.sharded, self.column.row_bytes
         scratch = bytearray(1 << 16)  # grows; encoded rows on their way
         for at, count, row in found:
             number, first = divmod(row, size)
             file = self._files.get(number) or self._open(number)
             part = out[at : at + count]
             if plain:
-                file.read_into(first * self.column.row_bytes, part)
-            else:
-                self._read_encoded(file, number, first, part, scratch)
-
-    def _read_encoded(self, file: "_OpenFile", number: int, first: int, out: np.ndarray, scratch: bytearray) -> None:
-        index, stop = file.index, 2 * (first + len(out))
-        assert index is not None
-        lows = index[2 * first : stop : 2].tolist()
-        highs = [low + size for low, size in zip(lows, index[2 * first + 1 : stop : 2].tolist(), strict=True)]
-        if self._plain_pixels and _follow(lows, highs, self.column.row_bytes):
-            file.read_into(lows[0], out)
-            return
-        start = min(lows)
-        data = file.read(start, max(highs), scratch)
-        encoded = [data[low - start : high - start] for low, high in zip(lows, highs, strict=True)]
-        decode_images(self.column, number, range(first, first + len(out)), encoded, out, self._where)
+                file.read_into(first * row_bytes, part)
+                continue
+            lows, highs = file.lows[first : first + count], file.highs[first : first + count]
+            if self._plain_pixels and file.even:
+                file.read_into(lows[0], part)
+                continue
+            start = lows[0] if file.in_order else min(lows)
+            data = file.read(start, highs[-1] if file.in_order else max(highs), scratch)
+            encoded = [data[low - start : high - start] for low, high in zip(lows, highs, strict=True)]
+            decode_images(self.column, number, range(first, first + count), encoded, part, self._where)
 
     def _open(self, number: int) -> "_OpenFile":
         """Opens a file and keeps it so, as long as not too many are."""
@@ -174,7 +168,7 @@ class ColumnRows:
         with self._place.file(name, self._where) as file:
             if self.column.sharded:
                 index = self._remote_index(file, number)
-                spans = [(index[2 * k], index[2 * k] + index[2 * k + 1]) for _, k in wanted]
+                spans = [(int(index[k, 0]), int(index[k].sum())) for _, k in wanted]
             else:
                 spans = [(k * row_bytes, (k + 1) * row_bytes) for _, k in wanted]
             found_bytes = file.spans(spans)
@@ -188,7 +182,7 @@ class ColumnRows:
                 self.column, number, range(row % size, row % size + count), part, out[at : at + count], self._where
             )
 
-    def _remote_index(self, file: PlacedFile, number: int) -> memoryview:
+    def _remote_index(self, file: PlacedFile, number: int) -> np.ndarray:
         if number not in self._indices:
             if len(self._indices) >= _MOST_INDICES:
                 self._indices.clear()
@@ -268,8 +262,13 @@ class _OpenFile:
         self._name, self._where = name, where
         with open_data(os.path.join(folder, column.key, name), where) as opened:
             file = LocalFile(opened.fileno(), name, where)
-            self.index = _checked_index(file, column, number, rows, where) if column.sharded else None
-            if self.index is None and file.size != column.rows_per_file * column.row_bytes:
+            if column.sharded:
+                index = _checked_index(file, column, number, rows, where)
+                self.lows = index[:, 0].tolist()
+                self.highs = index.sum(axis=1, dtype=np.uint64).tolist()
+                self.in_order = self.lows[1:] == self.highs[:-1]  # one row after the other
+                self.even = self.in_order and bool((index[:, 1] == column.row_bytes).all())
+            elif file.size != column.rows_per_file * column.row_bytes:
                 raise TandemError(f"{where}: {column.key} is truncated")
             self._descriptor = os.dup(opened.fileno())
 
@@ -290,8 +289,10 @@ class _OpenFile:
         if len(scratch) < stop - start:
             scratch.extend(bytes(stop - start - len(scratch)))
         data = rest = memoryview(scratch)[: stop - start]
-        while rest:
-            rest = rest[self._preadv(rest, stop - len(rest)) :]
+        while start < stop:
+            count = self._preadv(rest, start)
+            start += count
+            rest = rest[count:]
         return data
 
     def _preadv(self, out: memoryview, start: int) -> int:
@@ -304,12 +305,12 @@ class _OpenFile:
         return count
 
 
-def _checked_index(file: PlacedFile, column: Column, number: int, rows: int, where: str) -> memoryview:
-    """Offset and size of each row of a shard in turn; every committed one has been found to lie within it."""
+def _checked_index(file: PlacedFile, column: Column, number: int, rows: int, where: str) -> np.ndarray:
+    """Offset and size of each committed row of a shard, each found to lie within it: uint64 (n, 2)."""
     index, size = read_index(file, column, where)
-    committed = min(rows - number * column.rows_per_file, column.rows_per_file)
-    check_rows(index[:committed], size, f"{where}: {column.key}")
-    return memoryview(np.ascontiguousarray(index)).cast("B").cast("Q")
+    committed = index[: min(rows - number * column.rows_per_file, column.rows_per_file)]
+    check_rows(committed, size, f"{where}: {column.key}")
+    return committed
 
 
 def _runs(rows: np.ndarray, fresh: np.ndarray, size: int) -> list[_Run]:
@@ -319,11 +320,6 @@ def _runs(rows: np.ndarray, fresh: np.ndarray, size: int) -> list[_Run]:
     breaks = np.append(np.flatnonzero(~goes_on), len(rows))
     stops = breaks[np.searchsorted(breaks, starts, side="right")]
     return list(zip(starts.tolist(), (stops - starts).tolist(), rows[starts].tolist(), strict=True))
-
-
-def _follow(lows: list[int], highs: list[int], row_bytes: int) -> bool:
-    """Whether rows of the given size lie one after the other."""
-    return all(low == lows[0] + k * row_bytes and highs[k] - low == row_bytes for k, low in enumerate(lows))
 
 
 def _most_open() -> int:

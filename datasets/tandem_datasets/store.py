@@ -138,6 +138,12 @@ class Store:
             raise TandemError(f"{self._where}: rows {start}..{stop} (allowed: within 0..{self.n_frames})")
         return self._read(column, start, stop)
 
+    def stored(self, key: str, start: int = 0, stop: int | None = None) -> list[bytes]:
+        """Rows of ``data/<key>`` as they lie on the disk: each encoded image, or all numbers as one."""
+        column = self._frame_column(key)
+        self._check(column)
+        return read_stored(self._place, column, start, self.n_frames if stop is None else stop, self._where)
+
     def rows(self, key: str, threads: int = 0) -> ColumnRows:
         """The committed rows of ``data/<key>`` as an array (T, ...) that is read when it is indexed.
 

@@ -137,8 +137,8 @@ class WindowReader:
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise TandemError(f"{self.store.where}: windows: number {wanted.max()} (allowed: 0..{len(self) - 1})")
         frames, empty = self.frames[wanted], empty or self._buffers
-        seen, seen_is_pad = self._history(frames)
-        acted, acted_is_pad = self._chunk(frames)
+        seen, seen_is_pad = self.history(frames)
+        acted, acted_is_pad = self.chunk(frames)
         batch = {f"images.{name}": _gather(rows, seen, empty) for name, rows in self._images.items()}
         return batch | {
             "state": _gather(self._vectors["state"], seen, empty),
@@ -150,13 +150,15 @@ class WindowReader:
             "index": frames,
         }
 
-    def _history(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def history(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the observations (B, T) up to ``frames``, oldest first, and which of them are padding."""
         ends = self.store.episode_ends
         first = np.append(0, ends)[np.searchsorted(ends, frames, side="right")][:, None]
         rows = frames[:, None] - self.spec.spacing * np.arange(self.spec.history - 1, -1, -1)
         return np.maximum(rows, first), rows < first
 
-    def _chunk(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def chunk(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the actions (B, K) from ``frames`` on, and which of them are padding."""
         ends = self._run_ends[np.searchsorted(self._run_ends, frames, side="right")][:, None]
         rows = frames[:, None] + np.arange(self.spec.chunk)
         return np.minimum(rows, ends - 1), rows >= ends

@@ -67,3 +67,31 @@ def test_a_loader_goes_on_where_it_was_stopped(dataset, weights):
     rest += [batch["index"].tolist() for batch in resumed]  # the next epoch
     assert handed + rest == expected
     assert len(expected) == 2 * len(whole)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_batches_that_are_kept_stay_as_they_are(dataset):
+    """Memory is used again only when nobody holds it, be it by a view."""
+    expected = list(WindowLoader(dataset, WindowSampler(dataset, 4, seed=3)))
+    loader = WindowLoader(dataset, WindowSampler(dataset, 4, seed=3), workers=1, context="fork")
+    views = [batch["images.top"][1:3, 0] for batch in loader]  # more than there are slots
+    assert len(views) > len(loader._memory)
+    assert all((view == batch["images.top"][1:3, 0]).all() for view, batch in zip(views, expected, strict=True))
+    del views
+    again = [int(batch["index"].sum()) for batch in loader]  # the next epoch, from memory that was used
+    assert len(again) == len(expected)
+    assert len({array.__array_interface__["data"][0] for array in loader._memory}) == len(loader._memory)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_pass_that_was_broken_off_leaves_nothing_behind(dataset):
+    loader = WindowLoader(dataset, WindowSampler(dataset, 4, seed=3), workers=2, context="fork")
+    seen = []
+    for _ in range(3):
+        for count, batch in enumerate(loader):
+            seen += batch["index"].tolist()
+            if count == 2:
+                break
+    expected = WindowSampler(dataset, 4, seed=3)
+    wanted = [dataset.read(batch)["index"].tolist() for _, batch in zip(range(9), expected, strict=False)]
+    assert seen == [index for batch in wanted for index in batch]
