@@ -45,6 +45,14 @@ def test_equal_observations_give_bit_equal_chunks(policy, directory, observation
         assert np.array_equal(again.infer([[one]], [(7, 3)]), first)
 
 
+def test_noise_comes_from_the_key_of_each_row(body, observation, tmp_path):
+    policy = tandem_policies.load(save(create("tinyvla", body(), head="flow"), tmp_path / "flow"), "cpu")
+    one = [observation(policy.embodiment)]
+    chunks = policy.infer([one] * 3, [(7, 0), (7, 1), (8, 0)])
+    assert np.abs(chunks[:, None] - chunks[None]).max((2, 3))[~np.eye(3, dtype=bool)].min() > 1e-3
+    np.testing.assert_allclose(policy.infer([one], [(7, 1)])[0], chunks[1], rtol=0, atol=1e-5)
+
+
 def test_a_remembered_instruction_answers_like_a_new_one(policy, observation):
     texts = ["find the red block", "go to the blue one", ""]
     for text in texts:

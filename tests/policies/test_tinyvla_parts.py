@@ -147,6 +147,21 @@ def test_bins_lie_between_the_datas_least_and_greatest(body, batch_of, descend, 
     assert (grid < 1e-4) == (decoding == "argmax")
 
 
+@pytest.mark.parametrize(("decoding", "wanted"), [("expectation", [0, 0, 0.6, 0.4, 0]), ("argmax", [0, 0, 1, 0, 0])])
+def test_a_target_between_two_bins_counts_for_both_or_for_the_nearest(body, batch_of, decoding, wanted):
+    """Where all bins are as likely, the gradient on the logits is what they lack."""
+    network = create("tinyvla", body(), head="bins", bins=5, bin_decoding=decoding, **SMALL).eval()
+    spread_statistics(network)
+    last = network.head[-2]
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.zeros_(last.bias)
+    batch = batch_of(network)
+    batch["action"][:] = 0.2  # the bins' values are -1, -0.5, 0, 0.5 and 1
+    network.loss(batch)[0].backward()
+    lacking = 1 / 5 - last.bias.grad.view(6, 5) * 6  # a mean over the chunk's 6 numbers
+    torch.testing.assert_close(lacking, torch.tensor(wanted, dtype=torch.float32).expand(6, 5))
+
+
 def test_bins_of_a_scalar_that_never_varied_give_its_value(body, batch_of, statistics_of):
     network = create("tinyvla", body(), head="bins", **SMALL).eval()
     statistics = statistics_of(network.embodiment)

@@ -65,8 +65,12 @@ def test_full_tuning_trains_all_of_a_backbone_with_or_without_kept_activations(t
     plain = gradients(network, batch)
     assert sum(".backbone." in name for name in plain) == len(list(network.vision.tower.backbone.parameters()))
     network.gradient_checkpointing_enable()
+    runs = []
+    for block in (network.vision.blocks[0], network.language.blocks[0], network.vision.tower.backbone.encoder.layer[0]):
+        block.register_forward_pre_hook(lambda *_, block=block: runs.append(block))
     for name, gradient in gradients(network, batch).items():
         torch.testing.assert_close(gradient, plain[name], rtol=1e-4, atol=1e-6)
+    assert sorted(map(runs.count, set(runs))) == [2, 2, 2]  # on the way forth, and again on the way back
 
 
 def gradients(network: PolicyNetwork, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -93,6 +97,18 @@ def test_fresh_adapters_change_nothing_yet(tiny, words, reads):
     layers = {name.rpartition(".lora_")[0] for name, value in adapted.named_parameters() if value.requires_grad}
     assert len(layers) == 7
     assert all(name.startswith("backbone.layers.1.") for name in layers)
+
+
+def test_adapters_have_their_rank_scale_and_dropout(tiny, reads):
+    lora = {"lora_targets": r"layers\.0\.self_attn\.q_proj", "lora_rank": 3, "lora_alpha": 12.0, "lora_dropout": 0.5}
+    tower = language_tower(reads(tiny("llama"), "lora", **lora), None)
+    layer = tower.backbone.layers[0].self_attn.q_proj
+    inward, outward = layer.lora_A["default"].weight, torch.nn.init.ones_(layer.lora_B["default"].weight)
+    assert inward.shape == (3, 32)
+    tokens = torch.randn(4, 32)
+    assert not torch.equal(layer.train()(tokens), layer(tokens))
+    added = layer.eval()(tokens) - layer.base_layer(tokens)
+    torch.testing.assert_close(added, 12 / 3 * tokens @ inward.T @ outward.T, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
