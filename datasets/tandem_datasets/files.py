@@ -126,6 +126,12 @@ def _exchange(one: str, other: str) -> None:
         raise OSError(number, os.strerror(number), other)
 
 
+def identity(file: str | int) -> tuple[int, int]:
+    """What tells a file or folder (a path, or open) from another that takes its name."""
+    found = os.stat(file)
+    return found.st_dev, found.st_ino
+
+
 def _write_all(descriptor: int, parts: Sequence[Buffer], offset: int) -> None:
     rest = [part for part in parts if len(part)]
     while rest:

@@ -10,7 +10,7 @@ from tandem_datasets.codecs import Codec
 from tandem_datasets.frames import Frame
 from tandem_datasets.layout import Column
 
-_BLOCK_BYTES = 1 << 20  # of images in a block, unless a single frame has more
+_BLOCK_BYTES = 3 << 20  # of images in a block, unless a single frame has more
 _BLOCK_ROWS = 32  # at most
 
 

@@ -20,7 +20,7 @@ from tandem_datasets.pipeline import Pipeline, RecorderStats
 from tandem_datasets.store import Store
 from tandem_datasets.writer import StoreWriter
 
-QUEUE_BYTES = 128 << 20
+QUEUE_BYTES = 64 << 20
 
 
 @dataclass

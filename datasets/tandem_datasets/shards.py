@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from tandem_datasets.errors import TandemError
-from tandem_datasets.files import PARTIAL, Syncer, open_data, open_file, remove, replace, write_at
+from tandem_datasets.files import PARTIAL, Syncer, identity, open_data, open_file, remove, replace, write_at
 from tandem_datasets.layout import SHARD_ROWS, Column
 
 _EMPTY = np.uint64(2**64 - 1)
@@ -36,6 +36,7 @@ class ShardWriter:
         self._pending: list[bytes] = []
         self._filled: list[str] = []  # full shards that are not committed
         self._beside: str | None = None  # a shard that readers see, whose new version lies beside it
+        self._beside_is = (0, 0)  # what tells that version's file from others
         self._descriptor, self._open_path = -1, ""
         self._begin_shard(0)
 
@@ -93,7 +94,11 @@ class ShardWriter:
         """Renames the new version of the shard with committed rows into place."""
         if self._beside is None:
             return
-        replace(self._beside + PARTIAL, self._beside)
+        try:
+            replace(self._beside + PARTIAL, self._beside)
+        except OSError:  # which network file systems also report of what they did
+            if identity(self._beside) != self._beside_is:
+                raise
         self._syncer.note_folder(self._folder)
         if self._open_path == self._beside + PARTIAL:
             self.close()  # what is added now goes beside once more
@@ -152,7 +157,8 @@ class ShardWriter:
             raise
         self._syncer.note_folder(self._folder)
         self._descriptor, self._open_path = descriptor, target
-        self._beside = path if self._seen else self._beside
+        if self._seen:
+            self._beside, self._beside_is = path, identity(descriptor)
 
     def _write_index(self) -> None:
         self._open()

@@ -26,6 +26,7 @@ from tandem_datasets.facts import NAMED, fact_rows, provenance_text, texts_of
 from tandem_datasets.files import (
     PARTIAL,
     Syncer,
+    identity,
     make_folders,
     open_data,
     open_file,
@@ -81,7 +82,7 @@ class StoreWriter:
         make_folders(os.path.join(self._root, EPISODE_ENDS.key))
         self._lock = WriterLock(Path(self._root, LOCK), self.where)
         clear_beside(self._root)
-        self._identity = _identity(self._root)
+        self._identity = identity(self._root)
         self._syncer = Syncer(sync)
         self._next_row = 0  # where the next row that is taken goes
         self._numbers: list[tuple[int, Mapping[str, np.ndarray]]] = []  # taken, from which row: not on the disk yet
@@ -127,7 +128,7 @@ class StoreWriter:
     def replaced(self) -> bool:
         """Whether the folder is not the one any more that was opened."""
         try:
-            return _identity(self._root) != self._identity
+            return identity(self._root) != self._identity
         except OSError:
             return True
 
@@ -361,12 +362,6 @@ def vacant(path: str | os.PathLike[str]) -> bool:
     if set(os.listdir(root)) - {"data", "meta", ROOT_FILE + PARTIAL}:
         return False
     return os.path.exists(os.path.join(root, LOCK)) or not any(files for _, _, files in os.walk(root))
-
-
-def _identity(root: str) -> tuple[int, int]:
-    """What tells a folder from another of the same name."""
-    found = os.stat(root)
-    return found.st_dev, found.st_ino
 
 
 def _pretty(content: dict[str, Any]) -> bytes:

@@ -200,6 +200,39 @@ def test_a_commit_that_fails_can_be_tried_again(
         store.verify(k)
 
 
+def test_a_rename_that_was_done_and_reported_as_failed(tmp_path, embodiment, make_frames, assert_same_frames, refuse):
+    """Bug: the second attempt found nothing to rename, and the episode could never be committed."""
+
+    class Doubtful:
+        failed = 0
+
+        def run(self, operation, path, whole, half):
+            done = whole()
+            if operation == "rename" and not self.failed:
+                self.failed += 1
+                raise OSError(errno.EIO, "it was done all the same")
+            return done
+
+    frames = make_frames(embodiment, 600)
+    with Recorder(tmp_path / "a", embodiment) as recorder:
+        recorder.write_episode(INFO, frames[:5])
+        for count in (7, 600):
+            _record(recorder, frames[:count])
+            _settled(recorder)
+            refuse(Doubtful())
+            for _ in range(20):
+                try:
+                    recorder.commit()
+                    break
+                except TandemError:
+                    refuse(Doubtful() if count == 7 else None)
+            refuse(None)
+            assert recorder.n_open_frames == 0
+    store = Store(tmp_path / "a")
+    for k, count in enumerate((5, 7, 600)):
+        assert_same_frames(store.frames(k), frames[:count])
+
+
 def test_what_the_disk_does_not_confirm_is_lost_if_it_was_only_there(tmp_path, embodiment, make_frames, refuse):
     """After a failed fsync the kernel may have dropped the pages, and asking once more would lie."""
     frames = make_frames(embodiment, 700)
