@@ -12,12 +12,11 @@ from tandem_datasets.committing import Committer, Finished
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.episode import FrameCheck
 from tandem_datasets.errors import TandemError, unknown
-from tandem_datasets.facts import check_info, texts_by_code
+from tandem_datasets.facts import check_info
 from tandem_datasets.frames import EpisodeInfo, Frame
-from tandem_datasets.layout import SHARD_ROWS, frame_columns
-from tandem_datasets.parts import Block, EpisodeRows, Part
+from tandem_datasets.layout import frame_columns
+from tandem_datasets.parts import Block, EpisodeRows
 from tandem_datasets.pipeline import Pipeline, RecorderStats
-from tandem_datasets.store import Store
 from tandem_datasets.writer import StoreWriter
 
 QUEUE_BYTES = 64 << 20
@@ -234,39 +233,6 @@ class Recorder:
             self.abort()
             raise
 
-    def copy(self, store: Store, episode: int, **changes: Any) -> EpisodeInfo:
-        """Appends an episode of another store as it lies there: nothing is decoded, encoded or lost.
-
-        Args:
-            store: of the same embodiment and codec.
-            episode: one of its committed episodes; the mark of deletion goes along.
-            changes: fields of EpisodeInfo that become others; frames stay as they are.
-
-        Raises:
-            TandemError: the stores differ, the episode is damaged, a change does not fit, or the disk refuses; then
-                nothing of it stays.
-        """
-        if store.embodiment != self.embodiment or store.codec != self._codec.name:
-            raise TandemError(
-                f"{self._where}: {store.name} has another embodiment or codec (allowed: the same to copy)"
-            )
-        store.verify(episode)
-        self.begin(store.info(episode))
-        try:
-            opened = self._episode
-            assert opened is not None
-            rows = store.episode_slice(episode)
-            for start in range(rows.start, rows.stop, SHARD_ROWS):
-                part = self._stored_part(store, start, min(start + SHARD_ROWS, rows.stop))
-                self._pipeline.call(lambda part=part: self._committer.sink(opened.rows, lambda: part))  # type: ignore[misc]
-            stamps = store.load("stamp", rows.start, rows.stop)
-            opened.check.count = len(stamps)
-            opened.check.first_ns, opened.check.last_ns = int(stamps[0]), int(stamps[-1])
-            return self.commit(**changes)
-        except BaseException:
-            self.abort()
-            raise
-
     def close(self) -> None:
         """Gives the store back. Twice is harmless.
 
@@ -299,12 +265,6 @@ class Recorder:
         self.close()
 
     # -- in the caller's thread
-
-    def _stored_part(self, store: Store, start: int, stop: int) -> Part:
-        images = {camera.name: store.stored(camera.name, start, stop) for camera in self.embodiment.cameras}
-        codes = store.load("instruction", start, stop)
-        numbers = {key: store.load(key, start, stop) for key in self._columns if key not in (*images, "instruction")}
-        return Part(images, numbers, texts_by_code(codes, store.instructions, f"{store.name}: data/instruction"))
 
     def _final_info(self, episode: _OpenEpisode, changes: dict[str, Any]) -> EpisodeInfo:
         where, check = episode.where, episode.check

@@ -1,7 +1,7 @@
 """The drill's recorder: records episodes that can be told again from their number, and never gives one up."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ RIG = Embodiment(
     (ActionScalar("x", "m", -1.0, 1.0, ActionKind.ABSOLUTE),),
 )
 CODEC = "raw"
+WRONG = ("unopened", "lost", "altered", "stuck")
 Tell = Callable[[int], None]
 _TRIES = 4  # a fault strikes once
 _LONG = 300  # frames of every seventh episode: it reaches the disk while it is open
@@ -103,15 +104,15 @@ def record(path: Path, episodes: int | None, tell: Tell, *, group: int, sync: bo
 
     What fails is tried again as the errors say, so that in the end nothing is missing; TandemError if it does not end.
     """
-    recorder = _again(lambda: Recorder(path, RIG, codec=codec, fsync=sync, group=group))
+    recorder = again(lambda: Recorder(path, RIG, codec=codec, fsync=sync, group=group))
     opened = recorder.n_episodes
     tell(opened)
     while episodes is None or recorder.n_episodes < episodes:
         _record_one(recorder, recorder.n_episodes)
         if (recorder.n_episodes - opened) % group == 0:
             tell(recorder.n_episodes)
-    _again(recorder.flush)
-    _again(lambda: recorder.mark_deleted(range(0, recorder.n_episodes, 4)))
+    again(recorder.flush)
+    again(lambda: recorder.mark_deleted(range(0, recorder.n_episodes, 4)))
     recorder.close()
     tell(recorder.n_episodes)
 
@@ -119,15 +120,15 @@ def record(path: Path, episodes: int | None, tell: Tell, *, group: int, sync: bo
 def _record_one(recorder: Recorder, episode: int) -> None:
     """Appends an episode, from the begin again if the recorder says that it lost it."""
     for _ in range(_TRIES):
-        _again(lambda: recorder.begin(info_of(episode)))
+        again(lambda: recorder.begin(info_of(episode)))
         for frame in frames_of(episode):
             try:
-                _again(lambda frame=frame: recorder.add(frame))  # type: ignore[misc]
+                again(lambda frame=frame: recorder.add(frame))  # type: ignore[misc]
             except TandemError:
                 break
         if recorder.n_open_frames:
             try:
-                _again(recorder.commit)
+                again(recorder.commit)
             except TandemError:
                 if recorder.n_open_frames:
                     raise
@@ -136,7 +137,7 @@ def _record_one(recorder: Recorder, episode: int) -> None:
     raise TandemError(f"episode {episode} cannot be recorded")
 
 
-def _again[T](attempt: Callable[[], T]) -> T:
+def again[T](attempt: Callable[[], T]) -> T:
     """What it returns; a failed attempt is repeated a few times."""
     for _ in range(_TRIES - 1):
         try:
@@ -146,12 +147,15 @@ def _again[T](attempt: Callable[[], T]) -> T:
     return attempt()
 
 
-def check(path: Path, committed: int, *, append: bool = True, codec: str = CODEC) -> tuple[dict[str, int], str]:
+def check(
+    path: Path, committed: int, *, append: bool = True, codec: str = CODEC, numbers: Sequence[int] | None = None
+) -> tuple[dict[str, int], str]:
     """What is wrong with a store of which ``committed`` episodes were reported: counts by kind, and the first error.
 
     Kinds: ``unopened``, ``lost``, ``altered``, ``stuck`` (nothing can be appended); ``checked`` counts what is right.
+    ``numbers`` tells which episodes they should be, if not the first ones in order.
     """
-    found = dict.fromkeys(("checked", "unopened", "lost", "altered", "stuck"), 0)
+    found = dict.fromkeys(("checked", *WRONG), 0)
     if not (path / "zarr.json").exists() and committed == 0:  # killed while it was made: a recorder makes it anew
         return _append(path, found, "", codec) if append else (found, "")
     try:
@@ -160,9 +164,12 @@ def check(path: Path, committed: int, *, append: bool = True, codec: str = CODEC
         return {**found, "unopened": 1, "lost": committed}, str(error)
     found["lost"] = max(0, committed - store.n_episodes)
     first = f"{found['lost']} episodes are missing" if found["lost"] else ""
-    for episode in range(store.n_episodes):
+    wanted = range(store.n_episodes) if numbers is None else numbers
+    if store.n_episodes > len(wanted):
+        found["altered"], first = 1, first or f"{store.n_episodes} episodes instead of {len(wanted)}"
+    for episode, number in zip(range(store.n_episodes), wanted, strict=False):
         try:
-            same = stored(store, episode) == expected(episode)
+            same = stored(store, episode) == expected(number)
         except TandemError as error:
             same, first = False, first or str(error)
         found["checked" if same else "altered"] += 1

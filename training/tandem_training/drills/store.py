@@ -30,6 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tandem_datasets.errors import TandemError, unknown
 from tandem_training.drills._faults import AFTER, BEFORE, ERROR, IN, KILL
 from tandem_training.drills._operations import OPERATIONS
+from tandem_training.drills._recording import WRONG
 from tandem_training.results import Row
 
 TARGETS = ("kills", "faults")
@@ -40,7 +41,6 @@ _LONGEST_S = 0.25  # until a kill
 _KILLS_PER_STORE = 20
 _OTHERS = 10  # a kill of another operation for so many of the recorder
 _QUICK_FAULTS = 30
-_WRONG = ("unopened", "lost", "altered", "stuck")
 _WORDS = {"unopened": "fail to open", "lost": "lost", "altered": "altered", "stuck": "cannot be appended to"}
 
 console = Console(highlight=False)
@@ -57,11 +57,11 @@ class _Findings:
     def add(self, task: dict[str, Any], found: dict[str, Any]) -> None:
         self.cases += 1
         self.counts.update({key: value for key, value in found.items() if isinstance(value, int)})
-        if found["problem"] or any(found.get(key) for key in _WRONG):
+        if found["problem"] or any(found.get(key) for key in WRONG):
             self.wrong.append({**task, **found})
 
     def row(self, name: str, note: str) -> Row:
-        counts = ", ".join(f"{self.counts[key]} {_WORDS[key]}" for key in _WRONG)
+        counts = ", ".join(f"{self.counts[key]} {_WORDS[key]}" for key in WRONG)
         told = f"{note}; {self.counts['checked']} episodes compared: {counts}"
         first = f"; first: {self.wrong[0]['problem']}"[:200] if self.wrong else ""
         met = not self.wrong
