@@ -170,12 +170,6 @@ class Store:
             raise unknown(f"{self._where}: episode_texts", key, ("task", *NAMED))
         return self._texts(key, self.load_episodes(key))
 
-    def stored(self, key: str, start: int, stop: int) -> list[bytes]:
-        """Rows of ``data/<key>`` as they lie on the disk: each encoded image, or all numbers in one."""
-        column = self._columns[key]
-        self._check(column)
-        return read_stored(self._place, column, start, stop, self._where)
-
     def verify(self, episode: int) -> None:
         """Raises TandemError unless the episode's stored rows are byte for byte what was committed."""
         rows = self.episode_slice(episode)
