@@ -1,67 +1,40 @@
-"""Rows of ``tandem bench data`` about recording, and the robot and frames that its other rows are measured with."""
+"""Rows of ``tandem bench data`` about recording: how fast, at what cost, and how long it holds its caller up."""
 
 import shutil
 import statistics
 import time
 from collections.abc import Sequence
-from functools import cache
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from tandem_datasets.embodiment import ActionKind, ActionScalar, Camera, Embodiment, StateScalar, StateSource
-from tandem_datasets.frames import EpisodeInfo, Frame, Observation, Source
+from tandem_datasets.frames import EpisodeInfo, Frame
 from tandem_datasets.recorder import Recorder
+from tandem_training.benches._data_scenes import BODY, frames
 from tandem_training.benches._measuring import median_row
 from tandem_training.results import Row
 
-JOINTS = [f"joint_{k}" for k in range(28)]
-RIG = Embodiment(
-    "bench",
-    50.0,
-    True,
-    (Camera("left", 128, 128), Camera("right", 128, 128)),
-    tuple(StateScalar(name, "rad", -3.0, 3.0, StateSource.JOINT_POSITION) for name in JOINTS),
-    tuple(ActionScalar(name, "rad", -3.0, 3.0, ActionKind.ABSOLUTE) for name in JOINTS),
-)
-
-_PICTURES = 64  # different ones; frames take them in turn
+_RATE_HZ = 50.0
+_DRAWN = 64  # different frames; they are shown in turns
+_TASK = "put the disc into the box"
 
 
-@cache
-def pictures() -> tuple[np.ndarray, ...]:
-    """Pictures like a camera's, uint8 (128, 128, 3): gradients, a moving block with a shadow, slight noise."""
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[0:128, 0:128]
-    made = []
-    for k in range(_PICTURES):
-        image = np.stack([70 + (x + y) / 3, 120 + 60 * np.sin(x / 25 + k / 9), 90 + 0.6 * y], -1)
-        top, left = 30 + int(40 * np.sin(k / 10) ** 2), 20 + k
-        image[top + 4 : top + 34, left + 4 : left + 34] *= 0.6
-        image[top : top + 30, left : left + 30] = (200, 60, 50)
-        made.append((image + rng.normal(0, 2, image.shape)).clip(0, 255).astype(np.uint8))
-    return tuple(made)
-
-
-def frames(count: int, seed: int = 0) -> list[Frame]:
-    """Frames of one episode, in which a person moves the arm slowly."""
-    rng = np.random.default_rng(seed)
-    path = np.cumsum(rng.normal(0, 0.01, (count + 1, len(JOINTS))), axis=0).astype(np.float32)
-    shown, period = pictures(), RIG.period_ns
+def shown_frames(count: int) -> list[Frame]:
+    """Frames of one episode as a robot's driver hands them over: images in memory of their own, stamps that move on."""
+    drawn = list(frames(min(count, _DRAWN), seed=0))
+    stamps = (t * BODY.period_ns for t in range(count))
     return [
-        Frame(
-            Observation(
-                {"left": shown[(t + seed) % _PICTURES], "right": shown[(t * 3 + seed) % _PICTURES]},
-                path[t],
-                "put the red block away",
-                t * period,
-                {"left": t * period - 2_000_000, "right": t * period - 1_000_000, "state": t * period},
+        replace(
+            drawn[t % len(drawn)],
+            observation=replace(
+                drawn[t % len(drawn)].observation,
+                stamp_ns=stamp,
+                stream_stamps_ns={"left": stamp - 2_000, "right": stamp - 1_000, "state": stamp},
             ),
-            path[t + 1],
-            Source.PERSON,
-            requested=path[t + 1],
+            requested=drawn[t % len(drawn)].action,
         )
-        for t in range(count)
+        for t, stamp in enumerate(stamps)
     ]
 
 
@@ -74,7 +47,7 @@ def recording(folder: Path, repeats: int = 5, count: int = 1000, paced_s: float 
         count: frame pairs of each repeat.
         paced_s: length of the episode at 50 Hz.
     """
-    shown = frames(count)
+    shown = shown_frames(count)
     rates, bare, cpu, codec = [], [], [], []
     for _ in range(repeats):
         seconds, busy = _write_files(folder / "files", shown)
@@ -87,7 +60,7 @@ def recording(folder: Path, repeats: int = 5, count: int = 1000, paced_s: float 
     said = f"{statistics.median(rates):.0f} against {statistics.median(bare):.0f} frame pairs/s"
     spread = f"{min(rates) / max(bare):.2f} to {max(rates) / min(bare):.2f} x"
     rate = Row("", ratio, reference=1.0, ratio=ratio, repeats=repeats, note=f"{said}, {spread}; until the disk has it")
-    paced = _paced(folder / "paced", frames(round(paced_s * RIG.rate_hz)))
+    paced = _paced(folder / "paced", shown_frames(round(paced_s * _RATE_HZ)))
     p50, p99, most = (float(value) for value in np.percentile(paced, [50, 99, 100]))
     latency = Row("", p99, repeats=len(paced), note=f"p50 {p50:.3f}, longest {most:.2f} ms, at 50 Hz for {paced_s:g} s")
     note = f"all threads, checks and commit included; the codec alone {statistics.median(codec):.3f} ms"
@@ -114,8 +87,8 @@ def _write_files(folder: Path, shown: Sequence[Frame]) -> tuple[float, float]:
 def _record(path: Path, shown: Sequence[Frame]) -> tuple[float, float]:
     """Wall and CPU seconds from the first frame to the end of the commit."""
     shutil.rmtree(path, ignore_errors=True)
-    with Recorder(path, RIG, codec="jpeg") as recorder:
-        recorder.begin(EpisodeInfo(0, "put the red block away"))
+    with Recorder(path, BODY, codec="jpeg") as recorder:
+        recorder.begin(EpisodeInfo(0, _TASK))
         started, busy = time.perf_counter(), time.process_time()
         for frame in shown:
             recorder.add(frame)
@@ -127,11 +100,11 @@ def _paced(path: Path, shown: Sequence[Frame]) -> list[float]:
     """Milliseconds that each ``add`` took while the recorder encoded and wrote what came before."""
     shutil.rmtree(path, ignore_errors=True)
     taken = []
-    with Recorder(path, RIG, codec="jpeg") as recorder:
-        recorder.begin(EpisodeInfo(0, "put the red block away"))
+    with Recorder(path, BODY, codec="jpeg") as recorder:
+        recorder.begin(EpisodeInfo(0, _TASK))
         due = time.perf_counter()
         for frame in shown:
-            due += 1 / RIG.rate_hz
+            due += 1 / _RATE_HZ
             time.sleep(max(0.0, due - time.perf_counter()))
             started = time.perf_counter()
             recorder.add(frame)

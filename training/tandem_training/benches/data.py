@@ -1,4 +1,4 @@
-"""The episode store: reading windows, loading them for training, opening very many episodes, what formats bring back.
+"""The episode store: recording, reading and loading windows, opening very many episodes, what formats bring back.
 
     tandem bench data
     tandem bench data rows='[read_jpeg,read_raw]'
@@ -29,6 +29,9 @@ def _most(unit: str, value: float) -> Target:
 
 
 TARGETS = {
+    "record_rate": _least(0.8),
+    "record_cpu_ms": _most("ms", 0.25),
+    "add_p99_ms": _most("ms", 1),
     "read_jpeg": _least(0.9),
     "read_raw": _least(0.25),
     "vs_lerobot_video": _least(10),
@@ -53,6 +56,7 @@ def measure(config: Any, wanted: set[str]) -> list[Row]:
         )
         bench = DataBench(config, job)
         groups = [
+            (["record_rate", "record_cpu_ms", "add_p99_ms"], bench.recording),
             (["read_jpeg"], bench.read_jpeg),
             (["read_raw"], bench.read_raw),
             (["vs_lerobot_video"], bench.vs_lerobot_video),
@@ -86,6 +90,12 @@ class DataBench:
         return self.store(codec, self.config.episodes, self.config.length)
 
     # rows
+
+    def recording(self) -> list[Row]:
+        from tandem_training.benches import _data_record
+
+        with TemporaryDirectory(prefix="tandem-bench-", dir=self.config.cache) as folder:  # on the disk of the stores
+            return _data_record.recording(Path(folder), self.config.repeats)
 
     def read_jpeg(self) -> list[Row]:
         from tandem_training.benches import _data_reading
