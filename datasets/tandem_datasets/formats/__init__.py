@@ -112,6 +112,14 @@ def recognise(path: str) -> str:
     raise TandemError(f"import {path}: no format knows it (give format=..., one of: {', '.join(readable)})")
 
 
+def options_of(name: str, doing: str) -> dict[str, Any]:
+    """The options of a format with their defaults, for ``doing`` "import" or "export"; raises TandemError as these."""
+    module = _module(name, doing)
+    function = module.open_source if doing == "import" else module.export
+    parameters = inspect.signature(function).parameters.values()
+    return {each.name: each.default for each in parameters if each.name not in _FIXED}
+
+
 def checked_options(function: Any, options: Mapping[str, Any], where: str) -> dict[str, Any]:
     """``options`` as keyword arguments of ``function``.
 

@@ -238,10 +238,9 @@ def _check_ends(ends: Ends, where: str) -> None:
 def _kept_frames(store: Store, rows: slice, ends: Ends) -> tuple[int, int]:
     """The first frame that stays, and one past the last."""
     stamps = store.load("stamp", rows.start, rows.stop)
-    first = max(ends.first, int(np.searchsorted(stamps, stamps[0] + round(ends.first_s * 1e9))))
-    last = len(stamps) - ends.last
-    if ends.last_s:
-        last = min(last, int(np.searchsorted(stamps, stamps[-1] - round(ends.last_s * 1e9), side="right")))
+    half = store.embodiment.period_ns // 2  # ticks are rounded
+    first = max(ends.first, int(np.searchsorted(stamps, stamps[0] + round(ends.first_s * 1e9) - half)))
+    last = min(len(stamps) - ends.last, int(np.searchsorted(stamps, stamps[-1] - round(ends.last_s * 1e9) + half)))
     if ends.still is not None and first < last:
         moves = np.flatnonzero(_moves(store, rows, ends.still)[first:last])
         if not len(moves):

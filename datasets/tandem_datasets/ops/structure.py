@@ -80,7 +80,7 @@ def check_structure(bones: Skeleton, writing: bool) -> list[Flaw]:
         bones: of the store.
         writing: somebody has it open, so that rows past the committed ones are no leftovers.
     """
-    flaws = [*_groups(bones), *_strangers(bones), *(() if writing else _beside(bones))]
+    flaws = [*_groups(bones), *strangers(bones), *(() if writing else _beside(bones))]
     if bones.provenance_bytes is None:
         remedy = "finds the texts' bounds anew, or empties all of them"
         flaws.append(
@@ -184,8 +184,8 @@ def _groups(bones: Skeleton) -> Iterator[Flaw]:
             yield Flaw(Kind.GROUP, where, reason, "writes it anew", column=group)
 
 
-def _strangers(bones: Skeleton) -> Iterator[Flaw]:
-    """Folders and files that are no array's."""
+def strangers(bones: Skeleton) -> Iterator[Flaw]:
+    """Folders that are no array's, and files beside them."""
     known = {column.key for column in (EPISODE_ENDS, *bones.columns)}
     for folder, allowed in (("", {"data", "meta"}), ("data", known), ("meta", known)):
         path = os.path.join(bones.root, folder)

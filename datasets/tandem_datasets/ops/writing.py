@@ -12,6 +12,8 @@ from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError
 from tandem_datasets.files import exchange, make_folders, remove_tree, replace, sync_folder
 from tandem_datasets.formats.importing import require_vacant
+from tandem_datasets.ops.flaws import Level
+from tandem_datasets.ops.structure import skeleton, strangers
 from tandem_datasets.places import place_of
 from tandem_datasets.reading import read_root
 from tandem_datasets.store import Store
@@ -85,6 +87,7 @@ def rewritten(path: StorePath, doing: str) -> Iterator[tuple[Store, StoreWriter]
     where = f"{doing} {root}"
     embodiment, codec = read_root(str(root), f"store {root}")
     with opened(root, doing):
+        _require_nothing_else(root, where)
         try:
             with _grown_beside(root, embodiment, codec, where) as writer:
                 yield Store(root), writer
@@ -112,6 +115,13 @@ def _grown_beside(place: Path, embodiment: Embodiment, codec: Codec, where: str)
         raise
     finally:
         writer.close()
+
+
+def _require_nothing_else(root: Path, where: str) -> None:
+    """What is no part of a store would be gone with the old one."""
+    odd = [flaw.where for flaw in strangers(skeleton(str(root), where)) if flaw.level is Level.WARNING]
+    if odd:
+        raise TandemError(f"{where}: it holds what is no part of a store: {', '.join(odd)[:200]} (allowed: out=)")
 
 
 def _exchange(beside: str, place: str, where: str) -> None:
