@@ -166,8 +166,12 @@ def decode_images(
         for k, data in enumerate(encoded):
             decode(data, out[k])
     except (ValueError, RuntimeError) as error:
-        name = column.file_name(number)
-        raise TandemError(f"{where}: row {rows[k]} of {column.key}/{name} is damaged: {error}") from error
+        raise damaged_row(column, number, rows[k], error, where) from error
+
+
+def damaged_row(column: Column, number: int, row: int, error: Exception, where: str) -> TandemError:
+    """The error for a row of a shard that cannot be decoded."""
+    return TandemError(f"{where}: row {row} of {column.key}/{column.file_name(number)} is damaged: {error}")
 
 
 def _pieces(column: Column, start: int, stop: int) -> list[tuple[int, int, int]]:

@@ -20,9 +20,10 @@ from tandem_datasets.errors import TandemError
 from tandem_datasets.files import open_data
 from tandem_datasets.layout import Column
 from tandem_datasets.places import LocalFile, Place, PlacedFile
-from tandem_datasets.reading import decode_images, read_index
+from tandem_datasets.reading import damaged_row, decode_images, read_index
 from tandem_datasets.shards import check_rows
 
+_SCRATCH = 1 << 16  # bytes of encoded rows to begin with
 _FEWEST_OPEN, _MOST_INDICES = 8, 16384
 _LIVE: "weakref.WeakSet[ColumnRows]" = weakref.WeakSet()  # they share the descriptors that a process may hold
 _UNUSED = 2  # references to a block: the list's and the question's
@@ -115,23 +116,33 @@ class ColumnRows:
 
     def _read_runs(self, found: list[_Run], out: np.ndarray) -> None:
         size = self.column.rows_per_file
-        plain, row_bytes = not self.column.sharded, self.column.row_bytes
-        scratch = bytearray(1 << 16)  # grows; encoded rows on their way
+        if not self.column.sharded:
+            for at, count, row in found:
+                number, first = divmod(row, size)
+                self._file(number).read_into(first * self.column.row_bytes, out[at : at + count])
+            return
+        assert self.column.codec is not None
+        decode, scratch = self.column.codec.decode, memoryview(bytearray(_SCRATCH))
         for at, count, row in found:
             number, first = divmod(row, size)
-            file = self._files.get(number) or self._open(number)
-            part = out[at : at + count]
-            if plain:
-                file.read_into(first * row_bytes, part)
+            file = self._file(number)
+            if self._plain_pixels and file.even:
+                file.read_into(file.lows[first], out[at : at + count])
                 continue
             lows, highs = file.lows[first : first + count], file.highs[first : first + count]
-            if self._plain_pixels and file.even:
-                file.read_into(lows[0], part)
-                continue
-            start = lows[0] if file.in_order else min(lows)
-            data = file.read(start, highs[-1] if file.in_order else max(highs), scratch)
-            encoded = [data[low - start : high - start] for low, high in zip(lows, highs, strict=True)]
-            decode_images(self.column, number, range(first, first + count), encoded, part, self._where)
+            start, stop = (lows[0], highs[-1]) if file.in_order else (min(lows), max(highs))
+            if stop - start > len(scratch):
+                scratch = memoryview(bytearray(2 * (stop - start)))
+            file.fill(scratch[: stop - start], start)
+            k = 0
+            try:
+                for k in range(count):
+                    decode(scratch[lows[k] - start : highs[k] - start], out[at + k])
+            except (ValueError, RuntimeError) as error:
+                raise damaged_row(self.column, number, first + k, error, self._where) from error
+
+    def _file(self, number: int) -> "_OpenFile":
+        return self._files.get(number) or self._open(number)
 
     def _open(self, number: int) -> "_OpenFile":
         """Opens a file and keeps it so, as long as not too many are."""
@@ -279,30 +290,18 @@ class _OpenFile:
 
     def read_into(self, start: int, out: np.ndarray) -> None:
         """Fills a contiguous array from a position on."""
-        rest = memoryview(out).cast("B")
-        while rest:
-            count = self._preadv(rest, start)
-            rest, start = rest[count:], start + count
+        self.fill(memoryview(out).cast("B"), start)
 
-    def read(self, start: int, stop: int, scratch: bytearray) -> memoryview:
-        """The bytes ``start..stop-1``, valid until ``scratch`` is used again."""
-        if len(scratch) < stop - start:
-            scratch.extend(bytes(stop - start - len(scratch)))
-        data = rest = memoryview(scratch)[: stop - start]
-        while start < stop:
-            count = self._preadv(rest, start)
-            start += count
-            rest = rest[count:]
-        return data
-
-    def _preadv(self, out: memoryview, start: int) -> int:
-        try:
-            count = os.preadv(self._descriptor, [out], start)
-        except OSError as error:
-            raise TandemError(f"{self._where}: cannot read {self._name}: {error.strerror or error}") from error
-        if not count:
-            raise TandemError(f"{self._where}: {self._name} is truncated")
-        return count
+    def fill(self, out: memoryview, start: int) -> None:
+        """Fills ``out`` from a position on."""
+        while out:
+            try:
+                count = os.preadv(self._descriptor, [out], start)  # at most 2 GB
+            except OSError as error:
+                raise TandemError(f"{self._where}: cannot read {self._name}: {error.strerror or error}") from error
+            if not count:
+                raise TandemError(f"{self._where}: {self._name} is truncated")
+            out, start = out[count:], start + count
 
 
 def _checked_index(file: PlacedFile, column: Column, number: int, rows: int, where: str) -> np.ndarray:

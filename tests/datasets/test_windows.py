@@ -13,7 +13,7 @@ import pytest
 
 from tandem_datasets.codecs import CODECS
 from tandem_datasets.errors import TandemError
-from tandem_datasets.frames import EpisodeInfo, Source
+from tandem_datasets.frames import EpisodeInfo, Frame, Observation, Source
 from tandem_datasets.recorder import Recorder
 from tandem_datasets.rows import Buffers
 from tandem_datasets.store import Store
@@ -261,6 +261,21 @@ def test_rows_are_indexed_as_an_array_is(one, index):
     assert found.shape == whole[index].shape
     np.testing.assert_array_equal(found, whole[index])
     assert one.rows("top").shape == whole.shape
+
+
+def test_rows_of_any_size_follow_each_other(tmp_path, embodiment):
+    """A long stretch after a short one needs more room than there was."""
+    rig = replace(embodiment, cameras=(replace(embodiment.cameras[0], height=64, width=64, intrinsics=None),), state=())
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (60, 64, 64, 3), np.uint8)
+    with Recorder(tmp_path / "store", rig, fsync=False) as recorder:
+        recorder.begin(EpisodeInfo(0, "say"))
+        for k, image in enumerate(images):
+            seen = Observation({"top": image}, np.zeros(0, np.float32), "say", k * rig.period_ns)
+            recorder.add(Frame(seen, np.zeros(2, np.float32), Source.EXPERT))
+        recorder.commit()
+    wanted = [3, 10, 11, *range(20, 60), 5, *range(60)]
+    np.testing.assert_array_equal(Store(tmp_path / "store").rows("top")[wanted], images[wanted])
 
 
 def test_rows_out_of_range(one):
