@@ -363,6 +363,35 @@ class Refusing:
         return whole()
 
 
+def test_read_only_folders(path, tmp_path):
+    """The tests may run as root, whom no permission stops."""
+
+    class ReadOnly:
+        def run(self, operation, path, whole, half):
+            raise OSError(30, "Read-only file system")
+
+    (path / "data/top/c.9.0.0.0").touch()  # a leftover, which a writer removes
+    wanted = Store(path).digest
+    files.inject(ReadOnly())
+    try:
+        for attempt in (
+            lambda: delete(path, Choice(episodes=0)),
+            lambda: relabel(path, Choice(episodes=0), Facts(outcome="dropped")),
+            lambda: compact(path),
+            lambda: merge([path], tmp_path / "new"),
+            lambda: merge([path], tmp_path / "a/b/new"),
+            lambda: validate(path, repair=True),
+        ):
+            with pytest.raises(TandemError, match="Read-only") as caught:
+                attempt()
+            assert len(str(caught.value).splitlines()) == 1
+    finally:
+        files.inject(None)
+    assert Store(path).digest == wanted
+    with pytest.raises(TandemError, match="cannot be written"):
+        merge([path], path / "zarr.json/new")
+
+
 @pytest.mark.parametrize("work", ["merge", "compact"])
 def test_a_disk_that_refuses_anywhere(path, first, tmp_path, work):
     """A few of all operations here; `tandem drill store` tries every one."""

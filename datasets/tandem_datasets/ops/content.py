@@ -9,6 +9,7 @@ import numpy as np
 
 from tandem_datasets.checksums import EpisodeChecksum
 from tandem_datasets.codecs import codec_by_name
+from tandem_datasets.embodiment import ActionScalar, StateScalar
 from tandem_datasets.errors import TandemError
 from tandem_datasets.frames import Source
 from tandem_datasets.layout import PROVENANCE, PROVENANCE_ENDS, SHARD_ROWS, frame_columns, streams
@@ -130,18 +131,23 @@ class EpisodeCheck:
         ]
 
     def _beyond(self, numbers: dict[str, np.ndarray]) -> dict[str, tuple[int, float]]:
-        robot, found = self._store.embodiment, {}
-        for key, scalars in (("state", robot.state), ("action", robot.action)):
-            for k, scalar in enumerate(scalars):
-                values = numbers[key][:, k]
-                slack = 1e-6 * (scalar.high - scalar.low)
-                outside = (values < np.float32(scalar.low - slack)) | (values > np.float32(scalar.high + slack))
-                if outside.any():
-                    off = values[outside]
-                    middle = (scalar.low + scalar.high) / 2
-                    name = f"{key} '{scalar.name}' leaves {scalar.low:g}..{scalar.high:g} {scalar.unit}"
-                    found[name] = int(outside.sum()), float(off[np.argmax(np.abs(off - middle))])
-        return found
+        robot = self._store.embodiment
+        return _outside("state", numbers["state"], robot.state) | _outside("action", numbers["action"], robot.action)
+
+
+def _outside(key: str, rows: np.ndarray, scalars: Sequence[StateScalar | ActionScalar]) -> dict[str, tuple[int, float]]:
+    """In how many of the rows (T, D) each scalar leaves its limits, and how far; only those that do."""
+    found = {}
+    for k, scalar in enumerate(scalars):
+        values = rows[:, k]
+        slack = 1e-6 * (scalar.high - scalar.low)
+        outside = (values < np.float32(scalar.low - slack)) | (values > np.float32(scalar.high + slack))
+        if outside.any():
+            off = values[outside]
+            farthest = off[np.argmax(np.abs(off - (scalar.low + scalar.high) / 2))]
+            name = f"{key} '{scalar.name}' leaves {scalar.low:g}..{scalar.high:g} {scalar.unit}"
+            found[name] = int(outside.sum()), float(farthest)
+    return found
 
 
 def limits_warnings(found: Sequence[Found]) -> list[Flaw]:

@@ -66,12 +66,10 @@ def new_store(target: StorePath, embodiment: Embodiment, codec: Codec, doing: st
         make_folders(str(place.parent))
         with _grown_beside(place, embodiment, codec, where) as writer:
             yield writer
-            replace(beside_of(place), str(place))
+            _put_in_place(place, where)
             sync_folder(str(place.parent))
     except OSError as error:
-        taken = error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
-        reason = "something was put there meanwhile" if taken else f"cannot be written: {error.strerror or error}"
-        raise TandemError(f"{where}: {reason}") from error
+        raise TandemError(f"{where}: cannot be written: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager
@@ -115,6 +113,15 @@ def _grown_beside(place: Path, embodiment: Embodiment, codec: Codec, where: str)
         raise
     finally:
         writer.close()
+
+
+def _put_in_place(place: Path, where: str) -> None:
+    try:
+        replace(beside_of(place), str(place))
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise TandemError(f"{where}: something was put there meanwhile") from error
+        raise
 
 
 def _require_nothing_else(root: Path, where: str) -> None:

@@ -23,7 +23,9 @@ def with_keys(argv: Sequence[str], keys: Sequence[str], several: bool, where: st
     Raises:
         TandemError: more came than there are keys.
     """
-    bare, named, takes_next = [], [], False
+    bare: list[str] = []
+    named: list[str] = []
+    takes_next = False
     for text in argv:
         plain = "=" not in text and not text.startswith("-") and not takes_next
         (bare if plain else named).append(text)

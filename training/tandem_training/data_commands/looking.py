@@ -69,13 +69,13 @@ def check(config) -> int:
         report = validate(store, repair=config.repair, decode=config.decode, workers=config.workers, progress=progress)
     if config.json:
         repaired = set(report.repaired)
-        flaws = [asdict(flaw) | {"repaired": flaw in repaired} for flaw in report.flaws]
+        rows = [asdict(flaw) | {"repaired": flaw in repaired} for flaw in report.flaws]
         _print_json(
             {
                 "store": store,
                 "episodes": report.episodes,
                 "frames": report.frames,
-                "flaws": flaws,
+                "flaws": rows,
                 "deleted": report.deleted,
             }
         )
