@@ -29,10 +29,20 @@ def test_a_quick_drill_loses_nothing(tmp_path):
     assert all(name in rows["faults"]["note"] for name in OPERATIONS)
 
 
+def test_a_part_of_the_drill(tmp_path):
+    arguments = ["store", "quick=true", "kills=0", "faults=[recorder_group]", f"out={tmp_path / 'out'}"]
+    assert main(arguments) == 0
+    kills, faults = json.loads((tmp_path / "out/metrics.json").read_text())["rows"]
+    assert (kills["value"], kills["met"], kills["note"]) == (None, None, "left out")
+    assert "recorder_new" not in faults["note"]
+    assert faults["met"] is True
+
+
 def test_arguments_that_do_not_fit(tmp_path):
     for argument, words in (
         ("kills=-1", "kills=-1"),
         ("faults=recoder", "did you mean 'recorder'"),
+        ("faults=[merg]", "did you mean 'merge'"),
         ("seed=x", "seed"),
     ):
         with pytest.raises(TandemError, match=words):

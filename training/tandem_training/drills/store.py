@@ -1,8 +1,8 @@
 """Kill recorders at random times, and let every file operation of recorder, compact and merge fail.
 
     tandem drill store
-    tandem drill store kills=1000 faults=null
-    tandem drill store faults='[recorder]' quick=true
+    tandem drill store kills=1000 faults='[]'
+    tandem drill store kills=0 faults='[recorder,compact]'
 
 Each failure strikes a process of its own. After it nothing that was reported as committed may be lost or altered, the
 store must open, and one more episode must go in. kill -9 says nothing about a power cut: that is what fsync is for.
@@ -102,10 +102,8 @@ def measure(config: Any) -> tuple[list[Row], list[dict[str, Any]]]:
 
 
 def _operations(wanted: Any) -> list[str]:
-    """Which operations are to fail: ``all``, some by name, or none."""
-    if wanted is None:
-        return []
-    names = list(OPERATIONS) if wanted == "all" else [wanted] if isinstance(wanted, str) else list(wanted)
+    """Which operations are to fail: all (None or ``all``), or some by name."""
+    names = list(OPERATIONS) if wanted in (None, "all") else [wanted] if isinstance(wanted, str) else list(wanted)
     for name in names:
         if name not in OPERATIONS:
             raise unknown("tandem drill store: faults", str(name), ["all", *OPERATIONS])
