@@ -99,6 +99,16 @@ def test_controls_reach_the_batches(small_static):
         build(*base, "stage.ablate=shufled")
 
 
+@pytest.mark.parametrize(("played", "error"), [(1, 0.0), (2, 2.0)])
+def test_the_error_is_of_the_actions_that_are_played(tmp_path, record, played, error):
+    """Of three frames all have a first action and two a second one, which misses by 5; the third is never played."""
+    data = record(tmp_path / "a", ["eee"] * 4)
+    stage = build(f"data={data}", "policy.chunk_size=3", f"policy.n_action_steps={played}")
+    stage.module.eval()
+    stage.module.predict = lambda batch: batch["action"] + torch.tensor([[0.0, 0.0], [3.0, 4.0], [30.0, 40.0]])
+    assert stage.validate()["action_l2"] == pytest.approx(error, abs=1e-6)
+
+
 def test_the_validation_loss_does_not_depend_on_the_batches(tmp_path, record, monkeypatch):
     """Ends of episodes are padded, so that a mean over batches is not the mean over actions."""
     stage = build(f"data={record(tmp_path / 'a', ['eeeee', 'eeee', 'ee|ee'])}")

@@ -25,6 +25,15 @@ def test_chunks_are_padded_where_episodes_end(tmp_path, record):
     np.testing.assert_allclose(chunks[3], [[0.01, 0.01]] * 3, atol=1e-6)
 
 
+def test_a_history_begins_with_its_episode(tmp_path, record):
+    """The first frame stands for those that were never seen."""
+    frames, _ = load_frames([record(tmp_path / "a", ["eee", "eee"])])
+    assert frames.history(np.array([0, 2, 3, 4, 5]), 3).tolist() == [
+        [0, 0, 0], [0, 1, 2],
+        [3, 3, 3], [3, 3, 4], [3, 4, 5],
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("episode", "ends"),
     [
