@@ -272,7 +272,7 @@ def test_a_folder_that_comes_back(tmp_path, embodiment, make_frames, assert_same
         recorder.write_episode(INFO, frames[:5])
         _record(recorder, frames[:50])
         (tmp_path / "a").rename(tmp_path / "away")
-        with pytest.raises(TandemError, match="removed or replaced .kept"):
+        with pytest.raises(TandemError, match=r"removed or replaced .kept"):
             recorder.commit()
         (tmp_path / "away").rename(tmp_path / "a")
         recorder.commit()
