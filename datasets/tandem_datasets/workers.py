@@ -1,6 +1,7 @@
 """Work on many items by several processes, with the results in the items' order and bounded memory."""
 
 import queue
+import signal
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
@@ -40,8 +41,7 @@ def each_in_order[T, R](
         for k in range(workers)
     ]
     try:
-        for process in processes:
-            process.start()
+        _start(processes)
         for k in range(len(items)):
             yield _results(queues[k % workers], processes[k % workers], where)
     finally:
@@ -52,6 +52,16 @@ def each_in_order[T, R](
         for each in queues:
             each.close()
             each.cancel_join_thread()
+
+
+def _start(processes: Sequence[Any]) -> None:
+    """Starts them without SIGINT: a Ctrl-C reaches the whole group, and who started them ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children keep it blocked
+    try:
+        for process in processes:
+            process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def in_order[T, R](function: Callable[[T], R], items: Sequence[T], workers: int, where: str) -> Generator[R]:

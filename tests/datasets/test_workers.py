@@ -1,4 +1,5 @@
 import os
+import signal
 from contextlib import closing
 from functools import partial
 
@@ -31,6 +32,15 @@ def test_an_error_in_a_worker_arrives_as_its_one_line(workers):
 def test_a_dead_worker_is_told():
     with pytest.raises(TandemError, match="here: worker process ended with status 3"):
         list(in_order(os._exit, [3, 3], 2, "here"))
+
+
+def test_ctrl_c_is_left_to_who_started_them():
+    ours = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    (theirs,) = {
+        tuple(each) for each in in_order(partial(signal.pthread_sigmask, signal.SIG_BLOCK), [(), ()], 2, "here")
+    }
+    assert signal.SIGINT in theirs
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == ours
 
 
 @pytest.mark.parametrize("workers", [0, -1, 257, 1.5, True])
