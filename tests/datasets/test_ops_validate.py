@@ -90,6 +90,7 @@ DAMAGE = {  # what is done, the kind that is found, the episodes that are marked
     "checksums gone": (lambda p: (p / "meta/checksum/c.0").unlink(), Kind.CHUNK, []),
     "times gone": (lambda p: (p / "meta/end_ns/c.0").unlink(), Kind.CHUNK, []),
     "texts gone": (lambda p: (p / "meta/names/c.0").unlink(), Kind.SHARD, []),
+    "table gone": (lambda p: shutil.rmtree(p / "meta/names"), Kind.METADATA, []),
     "provenance gone": (lambda p: (p / "meta/provenance/c.0").unlink(), Kind.CHUNK, []),
     "provenance": (lambda p: overwrite(p / "meta/provenance/c.0", 3, b'"'), Kind.PROVENANCE, []),
     "provenance's ends": (lambda p: put(p, "meta/provenance_ends", 1, 2, np.int64), Kind.PROVENANCE, []),
@@ -122,7 +123,7 @@ def test_damage_is_found_told_of_and_repaired(path, intact, embodiment, make_fra
     assert not report.broken, [str(flaw) for flaw in report.broken]
     store, whole = Store(path), Store(intact)
     assert store.kept.tolist() == [k for k in range(len(LENGTHS)) if k not in deleted]
-    facts_lost = name in ("facts gone", "texts gone", "code of facts")
+    facts_lost = name in ("facts gone", "texts gone", "table gone", "code of facts")
     for k in store.kept.tolist():
         store.verify(k)
         differs = [key for key in episodes_equal(store, k, whole, k) if not (facts_lost and key.startswith("meta/"))]

@@ -108,6 +108,9 @@ class Repair:
         rows = self._bones.committed(column)
         if rows is None:
             rows = self._texts(column) if column in TABLES else 0  # of provenance: see _provenance_ends
+            if not rows and column in TABLES and len(self._bones.ends):  # all texts are lost: one that codes may mean
+                self._write_shard(column, 0, [encode_text("")])
+                rows = 1
         make_folders(os.path.join(self._root, column.key))
         replace_file(metadata_path(self._root, column), column.metadata_bytes(rows), self._syncer)
 
@@ -134,9 +137,12 @@ class Repair:
             assert column.codec is not None
             blank = column.codec.encode(np.zeros(column.row, column.dtype))
         found = [blank if row is None else row for row in self._salvaged(column, number, used)]
+        self._write_shard(column, number, found)
+
+    def _write_shard(self, column: Column, number: int, rows: Sequence[bytes]) -> None:
         path = os.path.join(self._root, column.key, column.file_name(number))
         make_folders(os.path.dirname(path))
-        write_file(path + PARTIAL, whole_shard(found), self._syncer)
+        write_file(path + PARTIAL, whole_shard(rows), self._syncer)
         self._syncer.flush()
         replace(path + PARTIAL, path)
         self._syncer.note_folder(os.path.dirname(path))
