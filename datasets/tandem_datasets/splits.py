@@ -27,7 +27,8 @@ def split(store: Store, fractions: Mapping[str, float], by: str = BY_EPISODE, se
         Indices of episodes of each part, int64, ascending; every part holds at least one episode or task.
 
     Raises:
-        TandemError: fractions that are not positive or not 1 in all, or fewer episodes or tasks than parts.
+        TandemError: fractions that are not positive or not 1 in all, a seed below 0, or fewer episodes or tasks than
+            parts.
     """
     where = f"{store.where}: split"
     values = list(fractions.values())
@@ -35,6 +36,8 @@ def split(store: Store, fractions: Mapping[str, float], by: str = BY_EPISODE, se
         raise TandemError(f"{where}: fractions are {dict(fractions)} (allowed: positive, in all 1)")
     if by not in (BY_EPISODE, BY_TASK):
         raise unknown(f"{where}: by", by, (BY_EPISODE, BY_TASK))
+    if seed < 0:
+        raise TandemError(f"{where}: seed is {seed} (allowed: a whole number from 0)")
     kept = store.kept
     if by == BY_TASK:
         names = np.array(store.episode_texts("task"), object)[kept]

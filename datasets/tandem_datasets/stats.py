@@ -93,7 +93,7 @@ def _computed(
         raise TandemError(f"{store.where}: statistics: learn={learn}, frames={frames} (allowed: targets|executed, 1..)")
     rows = episode_rows(store.episode_ends, episodes)
     has_label = store.load("has_label") if learn == TARGETS else np.zeros(store.n_frames, bool)
-    if learn == TARGETS:
+    if learn == TARGETS and store.embodiment.action:  # videos teach by their pictures alone
         rows = rows[(origins(has_label, store.load("source")) != Origin.NONE)[rows]]
     if not len(rows):
         raise TandemError(f"{store.where}: statistics: no frame to describe (allowed: at least one that teaches)")

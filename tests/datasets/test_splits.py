@@ -75,3 +75,5 @@ def test_every_part_of_a_small_store_holds_an_episode(tmp_path, blind, make_fram
 def test_splits_that_cannot_be(store, fractions, by, words):
     with pytest.raises(TandemError, match=words):
         split(store, fractions, by)
+    with pytest.raises(TandemError, match="seed is -1"):
+        split(store, {"a": 1.0}, seed=-1)

@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 
 import fsspec
 import numpy as np
@@ -113,6 +114,16 @@ def test_remote_stores_have_the_same(store, cache):
     assert statistics(Store("memory://described")) == statistics(store)
     assert len(list(cache.iterdir())) == 1  # the same content
     fsspec.filesystem("memory").rm("/described", recursive=True)
+
+
+def test_videos_are_described_by_their_pictures(tmp_path, embodiment, make_frames):
+    watched = replace(embodiment, name="watched", action=())
+    frames = [replace(frame, source=Source.HOLD, label=None) for frame in make_frames(watched, 6)]
+    with Recorder(tmp_path / "store", watched, fsync=False) as recorder:
+        recorder.write_episode(EpisodeInfo(0, "say"), frames)
+    found = statistics(Store(tmp_path / "store"))
+    assert set(found) == {"state", "images.top", "images.deep"}
+    assert found["images.top"].count == 6 * 6 * 8
 
 
 def test_nothing_to_describe(tmp_path, embodiment):
