@@ -2,6 +2,8 @@ import pytest
 
 from tandem_datasets.errors import TandemError
 from tandem_datasets.formats import FORMATS, checked_options, open_source, recognise
+from tandem_datasets.formats.importing import require_vacant
+from tandem_datasets.recorder import Recorder
 
 
 def _function(path: str, *, fps: float = 1.0, video: bool = False, map: dict[str, str] | None = None, n: int = 0):
@@ -43,3 +45,15 @@ def test_unknown_formats_and_places_are_refused(tmp_path):
         open_source(str(tmp_path), "webdataset")
     with pytest.raises(TandemError, match="there is nothing"):
         recognise(str(tmp_path / "nowhere"))
+
+
+def test_what_is_no_foreign_episodes_is_told_by_its_name(tmp_path, embodiment):
+    Recorder(tmp_path / "ours", embodiment).close()
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards/shard-000000.tar").touch()
+    for name, words in (("ours", "it is a store already"), ("shards", "WebDataset shards hold windows")):
+        with pytest.raises(TandemError, match=words):
+            recognise(str(tmp_path / name))
+    for place in ("ours/data/new", "ours/new"):
+        with pytest.raises(TandemError, match="is inside the store"):
+            require_vacant(tmp_path / place, "export")

@@ -105,11 +105,22 @@ def recognise(path: str) -> str:
     """The name of the format that claims what is at ``path``; raises TandemError if none does."""
     if "://" not in path and not Path(path).exists():
         raise TandemError(f"import {path}: there is nothing")
+    if is_store(Path(path)):
+        raise TandemError(f"import {path}: it is a store already (allowed: what other tools wrote)")
     readable = [name for name, form in FORMATS.items() if form.reads]
     for name in readable:
         if _module(name, "import").claims(path):
             return name
+    if any(Path(path).glob("*.tar")):
+        raise TandemError(
+            f"import {path}: WebDataset shards hold windows, no episodes (allowed: what they were made of)"
+        )
     raise TandemError(f"import {path}: no format knows it (give format=..., one of: {', '.join(readable)})")
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a store of ours lies there, whole or damaged, told by the names of two files."""
+    return (folder / "zarr.json").is_file() and (folder / "meta/episode_ends/zarr.json").is_file()
 
 
 def options_of(name: str, doing: str) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from functools import partial
 from itertools import batched, chain
 from pathlib import Path
 
-from tandem_datasets.codecs import DEFAULT_CODEC
+from tandem_datasets.codecs import DEFAULT_CODEC, codec_by_name
 from tandem_datasets.errors import TandemError
-from tandem_datasets.formats import Source
+from tandem_datasets.formats import Source, is_store
 from tandem_datasets.frames import EpisodeInfo, Frame
 from tandem_datasets.progress import Progress, silent
 from tandem_datasets.recorder import Recorder
@@ -43,6 +43,7 @@ def import_episodes(
     place = Path(target)
     where = f"import to {place}"
     require_vacant(place, where)
+    codec_by_name(codec, where)
     count = source.n_episodes
     if not count:
         raise TandemError(f"{where}: the source has no episodes (allowed: at least one)")
@@ -61,7 +62,10 @@ def import_episodes(
 
 
 def require_vacant(place: Path, where: str) -> None:
-    """Raises TandemError unless nothing is at ``place``, or an empty folder."""
+    """Raises TandemError unless nothing is at ``place``, or an empty folder, and it is not inside a store."""
+    for folder in place.absolute().parents:
+        if is_store(folder):
+            raise TandemError(f"{where}: {place} is inside the store {folder} (allowed: a place outside of stores)")
     if os.path.lexists(place) and not (place.is_dir() and not place.is_symlink() and not any(place.iterdir())):
         raise TandemError(f"{where}: {place} is in use (allowed: a new or an empty folder)")
 

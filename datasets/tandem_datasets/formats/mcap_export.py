@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tandem_datasets.embodiment import Camera
+from tandem_datasets.errors import unknown
 from tandem_datasets.formats.bag_facts import METADATA, OFFSET, RUNNING, facts_of
 from tandem_datasets.formats.columns import chosen
 from tandem_datasets.formats.importing import require_vacant, write_beside
-from tandem_datasets.formats.mcap_journal import McapJournal
+from tandem_datasets.formats.mcap_journal import COMPRESSIONS, McapJournal
 from tandem_datasets.formats.ros_messages import Messages, image_topic, ros_name, topic_types
 from tandem_datasets.frames import Frame
 from tandem_datasets.progress import Progress
@@ -44,6 +45,8 @@ def export_recording(
 ) -> Path:
     """See :func:`.mcap.export`."""
     where = f"export {store.path}"
+    if compression not in COMPRESSIONS:
+        raise unknown(f"{where}: compression", compression[:40], COMPRESSIONS)
     require_vacant(target, where)
     listed = chosen(store, episodes, where)
     offsets = _offsets(store, listed)

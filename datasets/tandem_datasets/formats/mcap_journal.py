@@ -14,7 +14,7 @@ from tandem_datasets.formats.packages import package
 from tandem_datasets.formats.ros_messages import definition_text, ros_name
 
 _CHUNK_BYTES = 1 << 20
-_COMPRESSIONS = {"zstd": "ZSTD", "lz4": "LZ4", "none": "NONE"}
+COMPRESSIONS = {"zstd": "ZSTD", "lz4": "LZ4", "none": "NONE"}
 
 
 class McapJournal:
@@ -53,14 +53,14 @@ class McapJournal:
         self._schemas: dict[str, int] = {}
         self._flush_s = flush_s
         self._fsync = fsync
-        if compression not in _COMPRESSIONS:
-            raise unknown(f"{self.where}: compression", compression[:40], _COMPRESSIONS)
+        if compression not in COMPRESSIONS:
+            raise unknown(f"{self.where}: compression", compression[:40], COMPRESSIONS)
         mcap = package("mcap.writer", self.where)
         try:
             self._file = self.path.open("xb")
         except OSError as error:
             raise TandemError(f"{self.where}: cannot be made: {error.strerror}") from error
-        kind = getattr(mcap.CompressionType, _COMPRESSIONS[compression])
+        kind = getattr(mcap.CompressionType, COMPRESSIONS[compression])
         self._writer = mcap.Writer(self._file, _CHUNK_BYTES, kind)
         self._writer.start(profile="ros2", library="tandem")
         for name, pairs in (metadata or {}).items():

@@ -77,7 +77,8 @@ def compressed_picture(data: bytes | memoryview | np.ndarray, where: str, what: 
         with Image.open(io.BytesIO(found.tobytes())) as image:  # reads its head only
             width, height, mode = *image.size, image.mode
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise TandemError(f"{where}: no picture{f' ({what:.40})' if what else ''}: {str(error)[:80]}") from None
+        told = "no known encoding" if isinstance(error, UnidentifiedImageError) else str(error)[:80]
+        raise TandemError(f"{where}: no picture{f' ({what:.40})' if what else ''}: {told}") from None
     if width * height > MAX_PIXELS:
         raise TandemError(f"{where}: a picture of {width}x{height} (allowed: {MAX_PIXELS} pixels)")
     is_deep = mode.startswith("I")
