@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -95,7 +96,7 @@ def test_stores_are_written_and_changed(capsys, path, tmp_path):
     assert Store(path).frames(3)[0].observation.instruction == "find blue"
     assert "2 episodes (1, 2) marked" in said(capsys, "delete", path, "outcome=dropped")
     said(capsys, "delete", path, "episodes=2", "undo=true")
-    assert "1 episodes dropped" in said(capsys, "compact", path)
+    assert "1 episode dropped" in said(capsys, "compact", path)
     assert Store(path).n_episodes == 3
 
 
@@ -124,6 +125,19 @@ def test_mistakes(refused, made, tmp_path):
     assert "contradict" in refused("data", "relabel", made, "episodes=0", "to.outcome=success", "to.success=false")
     assert "remote" in refused("data", "compact", "memory://somewhere")
     assert not list(tmp_path.iterdir())
+    assert "seed is -1" in refused("data", "split", made, f"out={tmp_path / 'x'}", "seed=-1")
+    assert "inside the store" in refused("data", "filter", made, f"out={made / 'x'}")
+    for key in ("out", "rerun"):
+        assert f"{key} is {tmp_path}, a folder" in refused("data", "view", made, f"{key}={tmp_path}")
+        assert "inside the store" in refused("data", "view", made, f"{key}={made / 'x'}")
+    assert "no episode is left to show" in refused("data", "view", made, f"out={tmp_path / 'x'}", "min_frames=99")
+    assert not list(tmp_path.iterdir())
+
+
+def test_places_may_have_any_name(capsys, made, tmp_path):
+    for name in ("a=b.zarr", "it's [1], {2}.zarr"):
+        place = shutil.copytree(made, tmp_path / name)
+        assert str(Store(place).digest) in said(capsys, "info", place, "json=true")
 
 
 # -- pages, cards and recordings

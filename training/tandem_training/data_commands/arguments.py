@@ -1,12 +1,16 @@
 """What stands on the command line of `tandem data`: places without keys, chosen episodes, options of formats."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from tandem_datasets.errors import TandemError
 from tandem_datasets.progress import Progress
 from tandem_training.config import compose, given, quoted, section
+
+_KEY = re.compile(r"[+~]*[\w.]*=")
 
 CHOICE = ("episodes", "task", "outcome", "env", "success", "source", "seeds", "min_frames", "max_frames")
 
@@ -23,11 +27,11 @@ def with_keys(argv: Sequence[str], keys: Sequence[str], several: bool, where: st
     Raises:
         TandemError: more came than there are keys.
     """
-    bare: list[str] = []
+    bare: list[str] = []  # a path may hold = behind a slash, too
     named: list[str] = []
     takes_next = False
     for text in argv:
-        plain = "=" not in text and not text.startswith("-") and not takes_next
+        plain = not (_KEY.match(text) or text.startswith("-") or takes_next)
         (bare if plain else named).append(text)
         takes_next = text == "--cfg"
     if several:
@@ -81,6 +85,28 @@ def place(config, key: str, where: str) -> str:
     if found is None:
         raise TandemError(f"{where}: {key} is null (allowed: a path)")
     return str(found)
+
+
+def file_place(config, key: str, where: str) -> Path:
+    """A configured path of a file that is going to be written.
+
+    Raises:
+        TandemError: it is a folder, or inside a store.
+    """
+    from tandem_datasets.formats import is_store
+
+    out = Path(place(config, key, where))
+    if out.is_dir():
+        raise TandemError(f"{where}: {key} is {out}, a folder (allowed: a file)")
+    for folder in out.absolute().parents:
+        if is_store(folder):
+            raise TandemError(f"{where}: {out} is inside the store {folder} (allowed: a place outside of stores)")
+    return out
+
+
+def counted(count: int, word: str) -> str:
+    """``1 episode``, ``2 episodes``."""
+    return f"{count} {word}{'s' * (count != 1)}"
 
 
 @contextmanager

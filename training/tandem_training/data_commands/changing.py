@@ -3,7 +3,7 @@
 from dataclasses import fields
 
 from tandem_datasets.errors import TandemError
-from tandem_training.data_commands.arguments import bar, choice_of, place
+from tandem_training.data_commands.arguments import bar, choice_of, counted, place
 
 
 def merge(config) -> int:
@@ -31,7 +31,7 @@ def merge(config) -> int:
             widen=config.widen,
             progress=progress,
         )
-    print(f"{made.n_episodes} episodes, {made.n_frames} frames in {made.path}")
+    print(f"{counted(made.n_episodes, 'episode')}, {counted(made.n_frames, 'frame')} in {made.path}")
     return 0
 
 
@@ -63,7 +63,7 @@ def split(config) -> int:
             progress=progress,
         )
     for store in parts.values():
-        print(f"{store.n_episodes} episodes, {store.n_frames} frames in {store.path}")
+        print(f"{counted(store.n_episodes, 'episode')}, {counted(store.n_frames, 'frame')} in {store.path}")
     return 0
 
 
@@ -78,7 +78,7 @@ def filter_(config) -> int:
     where = "tandem data filter"
     with bar("filter") as progress:
         made = joining.filtered(place(config, "store", where), place(config, "out", where), choice_of(config), progress)
-    print(f"{made.n_episodes} episodes, {made.n_frames} frames in {made.path}")
+    print(f"{counted(made.n_episodes, 'episode')}, {counted(made.n_frames, 'frame')} in {made.path}")
     return 0
 
 
@@ -111,8 +111,9 @@ def trim(config) -> int:
         made, frames, short = changing.trim(
             place(config, "store", where), place(config, "out", where), ends, choice_of(config), progress
         )
-    left = f", {short} episodes left out" if short else ""
-    print(f"{made.n_episodes} episodes, {made.n_frames} frames in {made.path}: {frames} frames cut off{left}")
+    left = f", {counted(short, 'episode')} left out" if short else ""
+    cut = f"{counted(frames, 'frame')} cut off{left}"
+    print(f"{counted(made.n_episodes, 'episode')}, {counted(made.n_frames, 'frame')} in {made.path}: {cut}")
     return 0
 
 
@@ -177,7 +178,9 @@ def compact(config) -> int:
     with bar("compact") as progress:
         dropped = changing.compact(store, out, progress)
     after = folder_bytes(out or store)
-    print(f"{dropped} episodes dropped: {before / 1e6:.1f} MB before, {after / 1e6:.1f} MB in {out or store}")
+    print(
+        f"{counted(dropped, 'episode')} dropped: {before / 1e6:.1f} MB before, {after / 1e6:.1f} MB in {out or store}"
+    )
     return 0
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tandem_datasets.errors import TandemError
-from tandem_training.data_commands.arguments import bar, choice_of, place
+from tandem_training.data_commands.arguments import bar, choice_of, counted, file_place, place
 
 _MOST_TEXTS = 12  # tasks and the like, in a table on the terminal
 _MOST_FLAWS = 40
@@ -37,7 +37,7 @@ def info(config) -> int:
         "frames": f"{found.frames} at {robot.rate_hz:g} Hz: {duration(found.seconds)}",
         "success": f"{found.successes} of {found.episodes}",
         "outcomes": _counts(found.outcomes),
-        "acted": _counts(found.sources) + (f"; {found.labelled} frames labelled" if found.labelled else ""),
+        "acted": _counts(found.sources) + (f"; {counted(found.labelled, 'frame')} labelled" if found.labelled else ""),
         "tasks": _counts(found.tasks),
         "environments": _counts(found.envs),
         **{key: _counts(values) for key, values in found.origins.items()},
@@ -90,8 +90,8 @@ def check(config) -> int:
         print(f"marked as deleted: {', '.join(map(str, report.deleted))}")
     mendable = sum(bool(flaw.remedy) for flaw in report.broken)
     hint = f"; repair=true mends {mendable} of them" if mendable and not config.repair else ""
-    verdict = f"{len(report.broken)} flaws{hint}" if report.broken else "all is well"
-    print(f"{store}: {report.episodes} episodes, {report.frames} frames: {verdict}")
+    verdict = f"{counted(len(report.broken), 'flaw')}{hint}" if report.broken else "all is well"
+    print(f"{store}: {counted(report.episodes, 'episode')}, {counted(report.frames, 'frame')}: {verdict}")
     return 1 if report.broken else 0
 
 
@@ -148,19 +148,21 @@ def view(config) -> int:
     at_least(where, shown=(config.shown, 1), frames=(config.frames, 1), height=(config.height, 16))
     store = Store(place(config, "store", where))
     chosen = choose(store, choice_of(config), deleted=None if config.deleted else False)
+    if len(store.kept) and not len(chosen):  # an empty store has a page, too
+        raise TandemError(f"{where}: {store.name}: no episode is left to show (of {store.n_episodes})")
     shown = chosen[: config.shown].tolist()
-    out = Path(f"{_stem(store.name)}.html") if config.out is None else Path(place(config, "out", where))
+    out = Path(f"{_stem(store.name)}.html") if config.out is None else file_place(config, "out", where)
+    target = None if config.rerun is None else file_place(config, "rerun", where)
     with bar("view") as progress:
         size = write_page(out, store, shown, len(chosen), config.frames, config.height, progress)
     left = f" of {len(chosen)}" if len(chosen) > len(shown) else ""
     print(f"{len(shown)} episodes{left} on {out} ({megabytes(size)})")
-    if config.rerun is not None:
+    if target is not None:
         from tandem_training.data_commands.rerun_file import write_recording
 
-        target = Path(place(config, "rerun", where))
         with bar("rerun") as progress:
             write_recording(target, store, shown, progress)
-        print(f"{len(shown)} episodes in {target}")
+        print(f"{counted(len(shown), 'episode')} in {target}")
     return 0
 
 
@@ -178,10 +180,8 @@ def card(config) -> int:
 
     where = "tandem data card"
     store = Store(place(config, "store", where))
-    if config.out is None:
-        out = store.path.parent / f"{_stem(store.path.name)}.md"
-    else:
-        out = Path(place(config, "out", where))
+    beside = store.path.parent / f"{_stem(store.path.name)}.md"
+    out = beside if config.out is None else file_place(config, "out", where)
     if out.exists():
         raise TandemError(f"{where}: {out} is there already (allowed: out=, a new path)")
     name = _stem(store.name) if config.name is None else str(config.name)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tandem_datasets.errors import unknown
-from tandem_training.data_commands.arguments import bar, place
+from tandem_training.data_commands.arguments import bar, counted, place
 
 
 def export(config, options: Mapping[str, Any]) -> int:
@@ -30,7 +30,7 @@ def export(config, options: Mapping[str, Any]) -> int:
         made = write(
             store, name, out, episodes=episodes.tolist(), workers=config.workers, progress=progress, options=options
         )
-    print(f"{len(episodes)} episodes written as {name} to {made}")
+    print(f"{counted(len(episodes), 'episode')} written as {name} to {made}")
     return 0
 
 
@@ -55,7 +55,7 @@ def import_(config, options: Mapping[str, Any]) -> int:
     with bar(f"import {name}") as progress:
         opened = open_source(source, name, options)
         store = import_episodes(opened, out, codec=config.codec, workers=config.workers, progress=progress)
-    print(f"{store.n_episodes} episodes, {store.n_frames} frames of {name} in {out}")
+    print(f"{counted(store.n_episodes, 'episode')}, {counted(store.n_frames, 'frame')} of {name} in {out}")
     return 0
 
 
