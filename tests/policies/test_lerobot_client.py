@@ -71,10 +71,11 @@ def test_embeddings_tell_colours_and_the_order_of_words_apart():
 )
 def test_what_cannot_be_opened_is_refused_without_a_process(directory, change, message):
     change(directory)
+    others = set(psutil.Process().children())  # of multiprocessing, which keeps one for all
     begun = time.perf_counter()
     with pytest.raises(TandemError, match=message):
         tandem_policies.load(directory, "cpu")
-    assert not psutil.Process().children()
+    assert not set(psutil.Process().children()) - others
     assert time.perf_counter() - begun < 5
 
 
