@@ -388,8 +388,9 @@ def test_read_only_folders(path, tmp_path):
     finally:
         files.inject(None)
     assert Store(path).digest == wanted
+    (tmp_path / "file").touch()
     with pytest.raises(TandemError, match="cannot be written"):
-        merge([path], path / "zarr.json/new")
+        merge([path], tmp_path / "file/new")
 
 
 @pytest.mark.parametrize("work", ["merge", "compact"])

@@ -38,7 +38,7 @@ def test_every_reading_row_compares_two_rates(folder):
     ]
     for row in rows:
         assert row.value is not None
-        assert 0.01 < row.value < 100
+        assert 0 < row.value < 100  # so few windows tell no more
         assert "windows" in row.note
 
 

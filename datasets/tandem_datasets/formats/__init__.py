@@ -119,8 +119,9 @@ def recognise(path: str) -> str:
 
 
 def is_store(folder: Path) -> bool:
-    """Whether a store of ours lies there, whole or damaged, told by the names of two files."""
-    return (folder / "zarr.json").is_file() and (folder / "meta/episode_ends/zarr.json").is_file()
+    """Whether a store of ours lies there, whole or damaged, told by names that replay buffers do not have."""
+    ours = any((folder / "meta" / name).is_dir() for name in ("instructions", "uuid"))
+    return ours and (folder / "zarr.json").is_file()
 
 
 def options_of(name: str, doing: str) -> dict[str, Any]:
