@@ -35,15 +35,17 @@ class Committer:
     def sink(self, rows: EpisodeRows, part: Callable[[], Part]) -> None:
         """The next rows of the open episode, as ``part`` gives them; they go to the disk when they become many."""
         self._open = rows
+        doing = "its images cannot be encoded"
         try:
             encoded = part()
-        except Exception as error:  # noqa: BLE001  whatever a codec raises, MemoryError for one
-            self._lose(rows, f"its images cannot be encoded: {_reason(error)}")
-        if rows.dropped:
-            return
-        rows.add(encoded)
-        if self.failure is None and (rows.waiting_rows >= SPILL_ROWS or rows.waiting_bytes >= SPILL_BYTES):
-            self.spill(rows)
+            if rows.dropped:
+                return
+            doing = "its frames cannot be taken"
+            rows.add(encoded)
+            if self.failure is None and (rows.waiting_rows >= SPILL_ROWS or rows.waiting_bytes >= SPILL_BYTES):
+                self.spill(rows)
+        except Exception as error:  # noqa: BLE001  whatever it is, MemoryError for one: it lacks rows now
+            self._lose(rows, f"{doing}: {_reason(error)}")
 
     def spill(self, rows: EpisodeRows) -> None:
         """Writes what waits of the open episode past the committed rows; finished ones before it are committed."""

@@ -38,7 +38,7 @@ class Pipeline:
 
     Args:
         make_block: makes one more block; all are of the same size.
-        sink: takes the rows of an episode; it must not raise.
+        sink: takes the rows of an episode; what it raises the next :meth:`call` raises.
         queue_bytes: of all blocks together; two are always allowed.
     """
 
@@ -53,6 +53,7 @@ class Pipeline:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._encoders: ThreadPoolExecutor | None = None
         self._worker: threading.Thread | None = None
+        self._error: BaseException | None = None  # of a job that nobody waits for
         self._lock = threading.Lock()
         self._used = self._most_used = self._waits = 0  # used: blocks that were handed over
         self._waited_s = 0.0
@@ -97,10 +98,12 @@ class Pipeline:
         part = self._encoders.submit(lambda: Part({}, {}, []) if rows.dropped else block.encoded())
 
         def take() -> None:
-            self._sink(rows, part.result)
-            with self._lock:
-                self._used -= 1
-            self.give_back(block)
+            try:
+                self._sink(rows, part.result)
+            finally:
+                with self._lock:
+                    self._used -= 1
+                self.give_back(block)
 
         self.post(take)
 
@@ -110,7 +113,7 @@ class Pipeline:
         self._free.put(block)
 
     def post(self, job: Callable[[], None]) -> None:
-        """``job``, which must not raise, runs in the writing thread after all that came before."""
+        """``job`` runs in the writing thread after all that came before; if it raises, the next :meth:`call` does."""
         if self._worker is None:
             self._worker = threading.Thread(target=self._work, name="tandem-write", daemon=True)
             self._worker.start()
@@ -125,6 +128,9 @@ class Pipeline:
 
         def run() -> None:
             try:
+                error, self._error = self._error, None
+                if error is not None:
+                    raise error
                 done.set_result(job())
             except BaseException as error:  # noqa: BLE001  it is raised where the caller waits
                 done.set_exception(error)
@@ -149,4 +155,7 @@ class Pipeline:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            job()
+            try:
+                job()
+            except BaseException as error:  # noqa: BLE001  a dead thread would have the caller wait for ever
+                self._error = error

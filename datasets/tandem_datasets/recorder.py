@@ -243,8 +243,8 @@ class Recorder:
         if self._closed:
             return
         open_frames = None if self._episode is None else self.n_open_frames
-        self.abort()
         try:
+            self.abort()
             self.flush()
         finally:
             self._closed = True
@@ -260,9 +260,11 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Closes; an exception on its way out aborts the open episode first."""
-        if error is not None:
-            self.abort()
-        self.close()
+        try:
+            if error is not None:
+                self.abort()
+        finally:
+            self.close()
 
     # -- in the caller's thread
 

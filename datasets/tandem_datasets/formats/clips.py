@@ -10,9 +10,9 @@ import numpy as np
 
 from tandem_datasets.embodiment import Camera, Embodiment, Encoding
 from tandem_datasets.errors import TandemError
-from tandem_datasets.formats.foreign import plain_name
+from tandem_datasets.formats.foreign import episode_uuid, plain_name
 from tandem_datasets.formats.pictures import fitted
-from tandem_datasets.frames import Frame, Observation, Source
+from tandem_datasets.frames import EpisodeInfo, Frame, Observation, Source
 
 _MAX_SIDECAR = 1 << 20
 _DEFAULT_HZ = 10.0
@@ -107,6 +107,20 @@ def clip_embodiment(
     encoding = Encoding.RGB8 if first.dtype == np.uint8 else Encoding.DEPTH
     cameras = (Camera(plain_name(camera) or "camera", height, width, encoding),)
     return Embodiment(plain_name(name) or "video", rate_hz, hears, cameras, (), ())
+
+
+def clip_info(
+    index: int, identity: str, number: int, sidecar: Sidecar, end_ns: int, imported: Mapping[str, Any]
+) -> EpisodeInfo:
+    """Facts of episode ``index``, whose uuid follows from ``identity`` and ``number`` in it."""
+    return EpisodeInfo(
+        seed=index,
+        instruction=sidecar.instruction,
+        outcome="unknown",
+        end_ns=end_ns,
+        uuid=episode_uuid(identity, number),
+        provenance={"imported": {**imported, **({"sidecar": dict(sidecar.facts)} if sidecar.facts else {})}},
+    )
 
 
 def clip_frames(camera: str, instruction: str, shown: Iterator[tuple[int, int, np.ndarray]]) -> Iterator[Frame]:

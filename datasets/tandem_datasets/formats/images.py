@@ -12,11 +12,11 @@ from tandem_datasets.formats.clips import (
     Shape,
     clip_embodiment,
     clip_frames,
+    clip_info,
     clip_rate,
     read_sidecar,
     wanted_size,
 )
-from tandem_datasets.formats.foreign import episode_uuid
 from tandem_datasets.formats.pictures import compressed_picture
 from tandem_datasets.frames import EpisodeInfo, Frame
 
@@ -98,14 +98,8 @@ class ImagesSource:
         images = _images(folder)
         name = folder.relative_to(self._root).as_posix()
         imported = {"format": "images", "folder": name, "first": images[0].name, "last": images[-1].name}
-        info = EpisodeInfo(
-            seed=index,
-            instruction=sidecar.instruction,
-            outcome="unknown",
-            end_ns=(len(images) - 1) * period,
-            uuid=episode_uuid(f"images/{self.embodiment.digest}/{name}", index),
-            provenance={"imported": imported | ({"sidecar": dict(sidecar.facts)} if sidecar.facts else {})},
-        )
+        identity = f"images/{self.embodiment.digest}/{name}"
+        info = clip_info(index, identity, index, sidecar, (len(images) - 1) * period, imported)
         shown = (
             (k * period, k * period, self._shape.fit(_picture(image), str(image))) for k, image in enumerate(images)
         )

@@ -15,11 +15,11 @@ from tandem_datasets.formats.clips import (
     Sidecar,
     clip_embodiment,
     clip_frames,
+    clip_info,
     clip_rate,
     read_sidecar,
     wanted_size,
 )
-from tandem_datasets.formats.foreign import episode_uuid
 from tandem_datasets.formats.video_file import FORMATS, VideoFile
 from tandem_datasets.frames import EpisodeInfo, Frame
 
@@ -144,14 +144,8 @@ class VideoSource:
             "begin_s": round(scene.begin_s, 6),
             "end_s": round(scene.end_s, 6),
         }
-        info = EpisodeInfo(
-            seed=index,
-            instruction=sidecar.instruction,
-            outcome="unknown",
-            end_ns=(self._ticks(scene) - 1) * period,
-            uuid=episode_uuid(f"video/{self.embodiment.digest}/{file}", scene.number),
-            provenance={"imported": imported | ({"sidecar": dict(sidecar.facts)} if sidecar.facts else {})},
-        )
+        identity = f"video/{self.embodiment.digest}/{file}"
+        info = clip_info(index, identity, scene.number, sidecar, (self._ticks(scene) - 1) * period, imported)
         return info, clip_frames(self.embodiment.cameras[0].name, sidecar.instruction, self._shown(scene))
 
     def _cut(self, file: Path) -> Iterator[_Scene]:

@@ -1,0 +1,53 @@
+"""What goes wrong in the writing thread reaches the caller, who never waits for a thread that is gone."""
+
+import pytest
+
+from tandem_datasets.errors import TandemError
+from tandem_datasets.frames import EpisodeInfo, Frame
+from tandem_datasets.parts import EpisodeRows
+from tandem_datasets.pipeline import Pipeline
+from tandem_datasets.recorder import Recorder
+from tandem_datasets.store import Store
+
+
+class _BrokenError(Exception):
+    pass
+
+
+def _add_all(recorder: Recorder, frames: list[Frame]) -> None:
+    for frame in frames:
+        recorder.add(frame)
+
+
+def test_a_job_that_fails_is_told_by_the_next_call_and_the_thread_goes_on():
+    def fail() -> None:
+        raise _BrokenError
+
+    pipeline = Pipeline(lambda: None, lambda rows, part: None, 0)  # type: ignore[arg-type, return-value]  # no blocks
+    try:
+        pipeline.post(fail)
+        with pytest.raises(_BrokenError):
+            pipeline.call(lambda: 1)
+        assert pipeline.call(lambda: 2) == 2
+    finally:
+        pipeline.close()
+
+
+@pytest.mark.timeout(60)
+def test_rows_that_cannot_be_taken_lose_their_episode_only(tmp_path, embodiment, make_frames, monkeypatch):
+    """Bug to keep out: the writing thread died of it, and `add` waited for ever once the queue was full."""
+
+    def full(rows: EpisodeRows, part: object) -> None:
+        raise MemoryError("none left")
+
+    frames = make_frames(embodiment, 300)
+    with Recorder(tmp_path / "a", embodiment, queue_bytes=1) as recorder:
+        recorder.write_episode(EpisodeInfo(0, ""), frames[:5])
+        with monkeypatch.context() as patch:
+            patch.setattr(EpisodeRows, "add", full)
+            recorder.begin(EpisodeInfo(1, ""))
+            with pytest.raises(TandemError, match="an episode is lost, 0 frames of it: its frames cannot be taken"):
+                _add_all(recorder, frames)
+        assert recorder.n_open_frames == 0
+        recorder.write_episode(EpisodeInfo(2, ""), frames[:6])
+    assert Store(tmp_path / "a").episode_ends.tolist() == [5, 11]
