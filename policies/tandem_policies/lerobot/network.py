@@ -17,6 +17,7 @@ from tandem_datasets.policy import NoiseKey
 from tandem_policies.lerobot import backbones, building, predicting, starting
 from tandem_policies.lerobot.building import IMAGES, Pipelines
 from tandem_policies.lerobot.config import LerobotConfig
+from tandem_policies.lerobot.feature_cache import remember_features
 from tandem_policies.lerobot.kinds import STATE, is_random, kind, leaves_padding_out
 from tandem_policies.lerobot.steps import EnlargeImagesStep, InstructionEmbeddingStep
 from tandem_policies.network import Assets, Batch, PolicyNetwork
@@ -48,12 +49,12 @@ class LerobotPolicy(PolicyNetwork):
             settings.device = "meta"  # some policies go to their device by themselves
         with building.weights_come_later(settings) if assets is not None or outlined else nullcontext():
             self.policy = building.make_policy(settings, self._where)
-        backbones.order_channels_last(self.policy)
         for camera in embodiment.cameras:
             for quantity in _QUANTITIES:
                 start = torch.ones(3) if quantity in ("std", "max") else torch.zeros(3)
                 self.register_buffer(_pixels(camera.name, quantity), start)
         self.register_buffer("vqvae_steps", torch.zeros((), dtype=torch.long))  # LeRobot's count is no buffer
+        self._remembers = False
         self._pipelines: tuple[torch.device, Pipelines] | None = None
         self.register_load_state_dict_post_hook(lambda module, _: module.forget_processors())
 
@@ -87,7 +88,7 @@ class LerobotPolicy(PolicyNetwork):
         self.forget_processors()
 
     def train(self, mode: bool = True) -> Self:
-        """As the base; frozen batch norms are quicker while training, and round as LeRobot's otherwise."""
+        """As the base; image backbones are quicker while training, and round as LeRobot's otherwise."""
         backbones.quicken(self, quick=mode)
         return super().train(mode)
 
@@ -116,6 +117,9 @@ class LerobotPolicy(PolicyNetwork):
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """LeRobot's ``forward``, and the numbers that it tells beside the loss."""
+        if self.training and not self._remembers:
+            remember_features(self.policy)  # only now is it known what is frozen
+            self._remembers = True
         raw = self._raw(batch)
         raw["action"], raw["action_is_pad"] = batch["action"], batch["action_is_pad"]
         if self.n_past_actions:
