@@ -89,8 +89,11 @@ def test_what_changes_the_features_has_them_computed_again(pictures):
     assert not torch.allclose(before, after)
     with torch.autocast("cpu", torch.bfloat16):
         assert policy.features(pictures).dtype == torch.bfloat16
-    assert policy.features(pictures).dtype == torch.float32
-    assert cache.n_computed == 21
+        assert policy.features(pictures).dtype == torch.bfloat16  # kept as such
+    assert torch.equal(policy.features(pictures), after)
+    small = pictures[:, :, :16, :16]  # of another camera
+    assert torch.equal(policy.features(small), policy.features(small))
+    assert cache.n_computed == 28
 
 
 def test_outside_of_training_and_while_it_learns_the_backbone_is_asked(pictures):
@@ -105,14 +108,15 @@ def test_outside_of_training_and_while_it_learns_the_backbone_is_asked(pictures)
     assert _cache(policy).n_computed == 0
 
 
-def test_memory_is_bounded(pictures):
+def test_memory_is_bounded():
+    pictures = torch.rand(70, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     policy = _Policy(False)
-    remember_features(policy, most_bytes=3 * ROW_BYTES)
+    remember_features(policy, most_bytes=100 * ROW_BYTES)
     cache = _cache(policy)
     first = policy.features(pictures)
-    assert cache.n_bytes == 3 * ROW_BYTES
+    assert cache.n_bytes == 64 * ROW_BYTES  # a block; a second one would be too much
     assert torch.equal(policy.features(pictures), first)
-    assert cache.n_computed == 7 + 4
+    assert cache.n_computed == 70 + 6
 
 
 def test_a_backbone_that_learns_or_draws_at_random_is_left_alone(pictures):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 MOST_BYTES = 2 << 30  # of one backbone's features; those of later pictures are computed each time
+_BLOCK = 64  # rows
 _AT_ONCE = 4  # rows computed together: always as many, for sums round otherwise in batches of other sizes
 _COLOURS = 3
 _FIXED = (  # layers whose output depends on their own row alone, and is the same each time
@@ -44,6 +45,38 @@ def sees_pictures(part: nn.Module) -> bool:
     return isinstance(part, nn.Conv2d) and part.in_channels == _COLOURS
 
 
+class _Shelf:
+    """Rows of one shape and precision, in blocks.
+
+    Kept one by one between a step's large tensors, they would have the allocator keep those too: several times as much.
+    """
+
+    def __init__(self) -> None:
+        self._slots: dict[bytes, int] = {}
+        self._blocks: list[dict[str, Tensor]] = []
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(values.nbytes for block in self._blocks for values in block.values())
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._slots
+
+    def get(self, key: bytes) -> dict[str, Tensor]:
+        block, row = divmod(self._slots[key], _BLOCK)
+        return {name: values[row] for name, values in self._blocks[block].items()}
+
+    def put(self, key: bytes, row: dict[str, Tensor], most_bytes: int) -> None:
+        """Unless a block that is needed for it makes all blocks together larger than ``most_bytes``."""
+        if len(self._slots) == len(self._blocks) * _BLOCK:
+            if self.n_bytes + _BLOCK * sum(value.nbytes for value in row.values()) > most_bytes:
+                return
+            self._blocks.append({name: value.new_empty(_BLOCK, *value.shape) for name, value in row.items()})
+        self._slots[key] = len(self._slots)
+        for name, values in self.get(key).items():
+            values.copy_(row[name])
+
+
 class FeatureCache:
     """Stands for ``backbone.forward``.
 
@@ -55,9 +88,14 @@ class FeatureCache:
     def __init__(self, backbone: nn.Module, most_bytes: int) -> None:
         self._backbone, self._forward, self._most_bytes = backbone, type(backbone).forward, most_bytes
         self.active = True
-        self.n_computed = self.n_bytes = 0
-        self._rows: dict[bytes, dict[str, Tensor]] = {}
+        self.n_computed = 0
+        self._shelves: dict[str, _Shelf] = {}
         self._version: tuple[int, ...] = ()
+
+    @property
+    def n_bytes(self) -> int:
+        """Taken by the features that are kept."""
+        return sum(shelf.n_bytes for shelf in self._shelves.values())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not self.active or kwargs or len(args) != 1 or not _are_pictures(args[0]) or self._is_trained():
@@ -81,17 +119,16 @@ class FeatureCache:
         tensors = [*self._backbone.parameters(), *self._backbone.buffers()]
         version = tuple(tensor._version for tensor in tensors)
         if version != self._version:
-            self._rows, self._version, self.n_bytes = {}, version, 0
+            self._shelves, self._version = {}, version
+        shelf = self._shelves.setdefault(_kind(pictures), _Shelf())
         keys = _keys(pictures)
-        missing = {key: at for at, key in enumerate(keys) if key not in self._rows}
+        missing = {key: at for at, key in enumerate(keys) if key not in shelf}
         fresh = dict(zip(missing, self._computed(pictures, list(missing.values())), strict=True))
-        for key, row in fresh.items():
-            n_bytes = sum(value.nbytes for value in row.values())
-            if self.n_bytes + n_bytes <= self._most_bytes:
-                self._rows[key] = row
-                self.n_bytes += n_bytes
-        rows = [fresh[key] if key in fresh else self._rows[key] for key in keys]
+        rows = [fresh[key] if key in fresh else shelf.get(key) for key in keys]
         stacked = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+        most_bytes = self._most_bytes - (self.n_bytes - shelf.n_bytes)
+        for key, row in fresh.items():
+            shelf.put(key, row, most_bytes)
         return stacked.get("", stacked)
 
     def _computed(self, pictures: Tensor, wanted: list[int]) -> Iterator[dict[str, Tensor]]:
@@ -103,7 +140,7 @@ class FeatureCache:
             named = {"": features} if isinstance(features, Tensor) else dict(features)
             self.n_computed += len(some)
             for at in range(len(some)):
-                yield {name: value[at].clone(memory_format=torch.contiguous_format) for name, value in named.items()}
+                yield {name: value[at] for name, value in named.items()}
 
 
 def _backbones(part: nn.Module) -> Iterator[nn.Module]:
@@ -121,16 +158,14 @@ def _are_pictures(given: Any) -> bool:
     return isinstance(given, Tensor) and given.ndim == 4 and given.device.type == "cpu" and not given.requires_grad
 
 
-def _keys(pictures: Tensor) -> list[bytes]:
-    """Of each row; one that lies in memory in another order has another key, and is computed again at worst."""
+def _kind(pictures: Tensor) -> str:
+    """What else decides on features than a row's bytes: its shape, its order in memory, and the precision."""
     precision = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
-    head = f"{tuple(pictures.shape[1:])} {pictures.dtype} {precision}".encode()
-    swapped = not pictures.is_contiguous()
-    rows = (pictures.movedim(1, -1) if swapped else pictures).contiguous().view(torch.uint8).numpy()
-    tail = b"channels last" if swapped else b""
-    keys = []
-    for row in rows:
-        made = hashlib.sha256(head + tail)
-        made.update(row)
-        keys.append(made.digest())
-    return keys
+    return f"{tuple(pictures.shape[1:])} {pictures.is_contiguous()} {pictures.dtype} {precision}"
+
+
+def _keys(pictures: Tensor) -> list[bytes]:
+    """Of each row. One in another order in memory has another one, and is computed again at worst."""
+    ordered = pictures if pictures.is_contiguous() else pictures.movedim(1, -1)
+    rows = ordered.contiguous().view(torch.uint8).numpy()
+    return [hashlib.sha256(row).digest() for row in rows]
