@@ -1,0 +1,169 @@
+"""Draws MuJoCo scenes off screen: one OpenGL context and renderer a thread and model structure, tuned for speed.
+
+Nothing here touches OpenGL before the first picture is asked for, so that a state-only environment runs on a machine
+without any. Of the flags, shadows cost most in software; multisampling is off in the model itself (``offsamples``).
+"""
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from tandem_datasets.errors import TandemError
+
+MAX_GEOMS = 4000
+_OFF = (
+    mujoco.mjtRndFlag.mjRND_SHADOW,
+    mujoco.mjtRndFlag.mjRND_REFLECTION,
+    mujoco.mjtRndFlag.mjRND_SKYBOX,
+    mujoco.mjtRndFlag.mjRND_HAZE,
+)
+_IDS = (mujoco.mjtRndFlag.mjRND_SEGMENT, mujoco.mjtRndFlag.mjRND_IDCOLOR)
+_HELP = "install libegl1 and libgl1-mesa-dri, set MUJOCO_GL=egl, or choose cameras=[]"
+
+_local = threading.local()
+
+
+class Renderer:
+    """Pictures of scenes that share a model's structure (colours, poses, lights and cameras may differ).
+
+    Args:
+        model: one of them; its ``vis.global_.offwidth`` and ``offheight`` bound the pictures.
+
+    Raises:
+        TandemError: there is no OpenGL here.
+    """
+
+    def __init__(self, model: mujoco.MjModel) -> None:
+        where = model.vis.global_
+        self._gl = _context(where.offwidth, where.offheight)
+        self._gl.make_current()
+        self._mjr = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._mjr)
+        self._mjr.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR  # type: ignore[assignment]
+        self._scene = mujoco.MjvScene(model, MAX_GEOMS)
+        set_flags(self._scene)
+        self._option = mujoco.MjvOption()
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED  # type: ignore[assignment]
+
+    def update(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+        """Takes the geometry of ``data``; pictures of any cameras follow."""
+        mujoco.mjv_updateScene(model, data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene)
+
+    def draw(
+        self, model: mujoco.MjModel, data: mujoco.MjData, camera: int, height: int, width: int, depth: bool = False
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """What a camera sees of the last :meth:`update`.
+
+        Returns:
+            RGB (height, width, 3) uint8 and, with ``depth``, (height, width, 1) uint16 millimetres, 0 beyond 65 m.
+        """
+        rect = self._aim(model, data, camera, height, width)
+        pixels = np.empty((height, width, 3), np.uint8)
+        raw = np.empty((height, width), np.float32) if depth else None
+        mujoco.mjr_render(rect, self._scene, self._mjr)
+        mujoco.mjr_readPixels(pixels, raw, rect, self._mjr)
+        return pixels[::-1].copy(), None if raw is None else _millimetres(model, raw[::-1])
+
+    def segment(
+        self, model: mujoco.MjModel, data: mujoco.MjData, camera: int, height: int, width: int, ids: np.ndarray
+    ) -> np.ndarray:
+        """Which thing each pixel shows, (height, width, 1) uint16: ``ids`` (ngeom,) of its geom, 0 for nothing."""
+        rect = self._aim(model, data, camera, height, width)
+        flags = self._scene.flags
+        flags[list(_IDS)] = True
+        mujoco.mjr_render(rect, self._scene, self._mjr)
+        flags[list(_IDS)] = False
+        pixels = np.empty((height, width, 3), np.uint8)
+        mujoco.mjr_readPixels(pixels, None, rect, self._mjr)
+        wide = pixels[::-1].astype(np.int32)
+        shown = wide[..., 0] + (wide[..., 1] << 8) + (wide[..., 2] << 16)
+        return self._ids_of_segments(ids)[shown][..., None]
+
+    def _aim(self, model: mujoco.MjModel, data: mujoco.MjData, camera: int, height: int, width: int) -> Any:
+        self._camera.fixedcamid = camera
+        self._gl.make_current()
+        mujoco.mjv_updateCamera(model, data, self._camera, self._scene)
+        return mujoco.MjrRect(0, 0, width, height)
+
+    def _ids_of_segments(self, ids: np.ndarray) -> np.ndarray:
+        table = np.zeros(self._scene.ngeom + 1, np.uint16)
+        for geom in self._scene.geoms[: self._scene.ngeom]:
+            if geom.segid >= 0 and geom.objtype == mujoco.mjtObj.mjOBJ_GEOM:
+                table[geom.segid + 1] = ids[geom.objid]
+        return table
+
+    def close(self) -> None:
+        """Frees what the graphics driver holds."""
+        self._gl.make_current()
+        self._mjr.free()
+        self._gl.free()
+
+
+def set_flags(scene: mujoco.MjvScene) -> None:
+    """What the renderer leaves out of every picture."""
+    for flag in _OFF:
+        scene.flags[flag] = False
+
+
+def renderer(key: object, model: mujoco.MjModel) -> Renderer:
+    """This thread's renderer for models with the structure that ``key`` stands for."""
+    known: dict[tuple[int, object], Renderer] = _local.__dict__.setdefault("renderers", {})
+    mine = (os.getpid(), key)  # a forked child must not use its parent's context
+    if mine not in known:
+        known[mine] = Renderer(model)
+    return known[mine]
+
+
+def require(where: str) -> None:
+    """Raises TandemError saying what to install or set if pictures cannot be drawn here; opens no context yet."""
+    try:
+        _context_class()
+    except TandemError as error:
+        raise TandemError(f"{where}: {error}") from error
+
+
+def _context(width: int, height: int) -> Any:
+    make = _context_class()
+    os.environ.setdefault("LP_NUM_THREADS", "1")  # software rendering of pictures this small only loses by threads
+    try:
+        context = make(width, height)
+    except Exception as error:  # each back end raises its own kind
+        raise TandemError(f"no OpenGL here: {_first_line(error)} ({_HELP})") from error
+    if getattr(context, "_context", True) is None:  # GLFW only warns
+        raise TandemError(f"no OpenGL here: no window system ({_HELP})")
+    return context
+
+
+def _context_class() -> Callable[[int, int], Any]:
+    """The back end that MUJOCO_GL names; on Linux EGL if it names none, whatever MuJoCo itself was imported with."""
+    wanted = os.environ.get("MUJOCO_GL", "").lower().strip()
+    if wanted in ("disable", "disabled", "off", "false", "0"):
+        raise TandemError(f"no OpenGL here: MUJOCO_GL is '{wanted}' ({_HELP})")
+    try:
+        if wanted == "osmesa":
+            from mujoco.osmesa import GLContext
+        elif sys.platform == "linux" and wanted not in ("glfw", "glx"):
+            from mujoco.egl import GLContext
+        else:
+            from mujoco.rendering.classic.gl_context import GLContext
+    except Exception as error:  # what PyOpenGL raises without the library depends on how far it came
+        raise TandemError(f"no OpenGL here: {_first_line(error)} ({_HELP})") from error
+    return GLContext
+
+
+def _millimetres(model: mujoco.MjModel, raw: np.ndarray) -> np.ndarray:
+    """Distances along the view in mm, (H, W, 1) uint16, of a depth buffer with 1 near and 0 far."""
+    near, far = (value * model.stat.extent for value in (model.vis.map.znear, model.vis.map.zfar))
+    metres = near * far / (near + raw.astype(np.float64) * (far - near))
+    mm = np.rint(1e3 * metres)
+    return np.where((mm > np.iinfo(np.uint16).max) | (raw <= 0), 0, mm).astype(np.uint16)[..., None]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
