@@ -22,6 +22,9 @@ class Committer:
     - taken by the writer and still in memory: after any failure they can be written once more;
     - released: only the disk has them. After a plain OSError (no room, no permission) the writer goes on where it was;
       where the disk does not confirm what it took, or the files are gone, the episode is lost.
+
+    While a finished episode waits with rows that are released, the writer takes nothing behind them: what the next one
+    leaves there could not be cleared away without them.
     """
 
     def __init__(self, writer: StoreWriter) -> None:
@@ -54,7 +57,7 @@ class Committer:
             return
         try:
             self._commit_finished()
-            self._require_clean()
+            self._require_ready()
             self._writer.take(rows)
             self._writer.write()
             rows.release()
@@ -64,8 +67,11 @@ class Committer:
 
     def finish(self, last: Finished) -> None:
         """The open episode is whole, and waits for others to be committed with."""
-        self._open = None
-        if not last[0].dropped:  # else it is lost, and said to be
+        self._open, (rows, _) = None, last
+        if not rows.dropped and rows.count < rows.promised:
+            self._lose(rows, f"only {rows.count} of its {rows.promised} frames arrived")
+            self._clear()
+        if not rows.dropped:  # else it is lost, and said to be
             self.finished.append(last)
 
     def commit(self, last: Finished | None) -> None:
@@ -75,11 +81,13 @@ class Committer:
             TandemError: the disk refuses, or something is lost. ``last`` stays open unless it is in or dropped.
         """
         self.failure = None  # whatever it was, it is tried once more
-        if last is not None:
-            self.finish(last)
-        number, count = self._writer.n_episodes, len(self.finished)
+        number, count = self._writer.n_episodes, len(self.finished) + (last is not None)
         name = f"episode {number}" if count < 2 else f"episodes {number} to {number + count - 1}"
         try:
+            if self._any_released:
+                self._commit_finished()
+            if last is not None:
+                self.finish(last)
             self._raise_lost()
             self._commit_finished()
         except (OSError, TandemError) as error:
@@ -96,15 +104,17 @@ class Committer:
         """Forgets the open episode."""
         rows.dropped = True
         self.failure = self._open = None
-        if self._writer.touched:
-            self.dirty = True
-            with contextlib.suppress(OSError, TandemError):  # else before the next episode
-                self._require_clean()
+        self._clear()
 
     def clean(self) -> None:
-        """Makes sure that nothing uncommitted is on the disk; raises TandemError if that cannot be done."""
-        self.dirty = True
+        """Makes sure that nothing uncommitted is on the disk; raises TandemError if that cannot be done.
+
+        Finished episodes with rows that only the disk has are committed instead.
+        """
         try:
+            if self._any_released:
+                self._commit_finished()
+            self.dirty = True
             self._require_clean()
         except OSError as error:
             raise TandemError(f"{self._writer.where}: cannot be recovered: {_reason(error)}") from error
@@ -113,15 +123,31 @@ class Committer:
         """Raises OSError or TandemError with all of them still finished, unless the disk has them in the end."""
         if not self.finished:
             return
-        self._require_clean()
-        if self._writer.gone:
-            raise GoneError("its folder, or files in it, were removed or replaced")
+        self._require_ready()
         before, batch = self._writer.n_episodes, self.finished
         try:
             self._writer.commit(batch)
         finally:
             if self._writer.n_episodes > before:
                 self.finished = []
+
+    def _require_ready(self) -> None:
+        """Before anything is written: another store may lie there meanwhile."""
+        self._require_clean()
+        if self._writer.gone:
+            raise GoneError("its folder, or files in it, were removed or replaced")
+
+    def _clear(self) -> None:
+        """What was taken of an episode that nobody wants any more goes."""
+        if self._writer.touched and not self._any_released:
+            self.dirty = True
+            with contextlib.suppress(OSError, TandemError):  # else before the next episode
+                self._require_clean()
+
+    @property
+    def _any_released(self) -> bool:
+        """Whether a finished episode has rows that only the disk has."""
+        return any(rows.released for rows, _ in self.finished)
 
     def _require_clean(self) -> None:
         if not self.dirty:

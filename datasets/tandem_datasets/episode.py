@@ -21,7 +21,7 @@ class FrameCheck:
     """
 
     def __init__(self, embodiment: Embodiment, begin_ns: int) -> None:
-        self.count = 0  # frames that were found right
+        self.count = 0  # frames so far
         self.first_ns = self.last_ns = begin_ns  # stamps of the first and last frame, once there are any
         self._embodiment = embodiment
         self._images = [(camera.name, camera.shape, camera.dtype) for camera in embodiment.cameras]
@@ -31,7 +31,7 @@ class FrameCheck:
         self._instruction = ""  # the last one
 
     def __call__(self, frame: Frame, where: str) -> dict[str, Any]:
-        """The frame's numbers by column; raises TandemError naming the field that does not fit."""
+        """The next frame's numbers by column, for :meth:`take`; raises TandemError naming the field that does not fit."""
         where = f"{where}: frame {self.count}"
         observation = frame.observation
         if not self._arrays_fit(frame):
@@ -56,10 +56,13 @@ class FrameCheck:
             "reward": float(reward),
         }
         self._add_stamps(observation, numbers, where)
+        return numbers
+
+    def take(self, numbers: Mapping[str, Any]) -> None:
+        """The frame that has these numbers is in the episode."""
         self.first_ns = self.first_ns if self.count else numbers["stamp"]
         self.last_ns = numbers["stamp"]
         self.count += 1
-        return numbers
 
     def _arrays_fit(self, frame: Frame) -> bool:
         """Whether all images and vectors are certainly right; False: they have to be looked at closely."""

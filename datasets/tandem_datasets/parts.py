@@ -36,7 +36,7 @@ class Block:
         self.capacity = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // max(row_bytes, 1)))
         self.bytes = self.capacity * row_bytes
         self.count = 0
-        self.instructions: list[str] = []
+        self._instructions = [""] * self.capacity
         self.images = {key: np.empty((self.capacity, *c.row), c.dtype) for key, c in images.items()}
         self._numbers = {
             key: np.zeros((self.capacity, *c.row), c.dtype)
@@ -56,18 +56,18 @@ class Block:
         columns["action_label"][row] = 0 if frame.label is None else frame.label
         for key, number in numbers.items():
             columns[key][row] = number
-        self.instructions.append(frame.observation.instruction)
-        self.count += 1
+        self._instructions[row] = frame.observation.instruction
+        self.count += 1  # last: what was put in halfway is put over
 
     def encoded(self) -> Part:
         """What it holds, in memory of its own."""
         images = {key: _encoded(self._codecs[key], rows[: self.count]) for key, rows in self.images.items()}
         numbers = {key: rows[: self.count].copy() for key, rows in self._numbers.items()}
-        return Part(images, numbers, self.instructions)
+        return Part(images, numbers, self._instructions[: self.count])
 
     def clear(self) -> None:
         """Makes room for other frames."""
-        self.count, self.instructions = 0, []
+        self.count = 0
 
 
 def _encoded(codec: Codec | None, rows: np.ndarray) -> list[bytes]:
@@ -82,7 +82,8 @@ class EpisodeRows:
     """
 
     def __init__(self, columns: Mapping[str, Column]) -> None:
-        self.count = 0  # rows of the whole episode
+        self.count = 0  # rows of the whole episode, so far
+        self.promised = 0  # as many as there must be in the end
         self.released = False  # whether some are only on the disk
         self.dropped = False  # nobody wants it any more
         self.checksum = EpisodeChecksum(columns)

@@ -131,16 +131,15 @@ class Recorder:
             TandemError: no episode is open, the frame does not fit the embodiment, its stamp does not
                 come after the one before, or the disk refuses earlier ones. The episode stays open as it was.
         """
-        episode = self._episode
-        if episode is None:
-            raise self._no_episode("add")
+        episode = self._open_episode("add")
         if self._committer.failure is not None or self._committer.lost:
             self._raise_failure(episode)
-        numbers = episode.check(frame, episode.where)
         block = episode.block
         if block is None:
             block = episode.block = self._pipeline.block()
+        numbers = episode.check(frame, episode.where)
         block.put(frame, numbers)
+        episode.check.take(numbers)  # last: a Ctrl-C may strike anywhere above
         if block.count == block.capacity:
             episode.block = None
             self._pipeline.submit(block, episode.rows)
@@ -159,11 +158,10 @@ class Recorder:
             TandemError: no episode is open, it has no frame, a change does not fit, or the disk refuses.
                 The episode stays open, to be tried again or aborted, unless the error says that it is lost.
         """
-        episode = self._episode
-        if episode is None:
-            raise self._no_episode("commit")
+        episode = self._open_episode("commit")
         self._raise_lost()
         info = self._final_info(episode, changes)
+        episode.rows.promised = episode.check.count
         if episode.block is not None:
             block, episode.block = episode.block, None
             self._pipeline.submit(block, episode.rows)
@@ -188,7 +186,7 @@ class Recorder:
     def abort(self) -> None:
         """Drops the open episode, if there is one."""
         episode = self._episode
-        if episode is None:
+        if episode is None or self._process != os.getpid():
             return
         episode.rows.dropped = True
         if episode.block is not None:
@@ -234,13 +232,13 @@ class Recorder:
             raise
 
     def close(self) -> None:
-        """Gives the store back. Twice is harmless.
+        """Gives the store back. Twice is harmless, and so it is in a forked child.
 
         Raises:
             TandemError: an episode was still open, or the disk refuses finished ones. They are dropped and the store
                 closed all the same; call :meth:`abort` or :meth:`flush` first where that is not meant.
         """
-        if self._closed:
+        if self._closed or self._process != os.getpid():
             return
         open_frames = None if self._episode is None else self.n_open_frames
         try:
@@ -329,7 +327,9 @@ class Recorder:
         if self._process != os.getpid():
             raise TandemError(f"{self._where}: opened by process {self._process} (allowed: to record in that one)")
 
-    def _no_episode(self, doing: str) -> TandemError:
-        self._require_open_store()
-        self._raise_lost()
-        return TandemError(f"{self._where}: {doing} without an open episode (begin one first)")
+    def _open_episode(self, doing: str) -> _OpenEpisode:
+        if self._episode is None or self._process != os.getpid():
+            self._require_open_store()
+            self._raise_lost()
+            raise TandemError(f"{self._where}: {doing} without an open episode (begin one first)")
+        return self._episode

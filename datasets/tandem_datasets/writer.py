@@ -169,6 +169,7 @@ class StoreWriter:
         for rows, _ in finished:
             self.take(rows)
         counts = [rows.count for rows, _ in finished]
+        assert min(counts) > 0  # no reader would open the store any more
         assert self._next_row == self.n_frames + sum(counts)
         instructions = self._add_texts(INSTRUCTIONS, [info.instruction for info in infos])
         names = self._add_texts(NAMES, texts_of(infos))

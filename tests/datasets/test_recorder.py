@@ -220,9 +220,12 @@ def test_the_lock_names_its_owner_and_dies_with_it(tmp_path, embodiment):
         from tandem_datasets.recorder import Recorder
         from tandem_datasets.store import Store
         recorder = Recorder(sys.argv[1], Store(sys.argv[1]).embodiment)
+        reading, writing = os.pipe()
         if os.fork() == 0:
             os.close(1)
+            os.write(writing, b"x")
             time.sleep(60)
+        os.read(reading, 1)  # so far the child holds it, too
         print("ready", flush=True)
         time.sleep(60)
     """
@@ -243,15 +246,34 @@ def test_the_lock_names_its_owner_and_dies_with_it(tmp_path, embodiment):
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
-def test_a_forked_child_may_not_record(recorder):
-    child = os.fork()
-    if child == 0:
-        try:
+@pytest.mark.timeout(60)
+def test_a_forked_child_may_not_record(recorder, embodiment, make_frames):
+    """Bug: with an episode open it waited for ever for threads that only its parent has."""
+    frames = make_frames(embodiment, 2)
+    for begun in (False, True):
+        if begun:
             recorder.begin(INFO)
-        except TandemError:
-            os._exit(7)
-        os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+            recorder.add(frames[0])
+        child = os.fork()
+        if child == 0:
+            refused = 0
+            for call in (
+                lambda: recorder.begin(INFO),
+                lambda: recorder.add(frames[1]),
+                recorder.commit,
+                recorder.flush,
+            ):
+                try:
+                    call()
+                except TandemError as error:
+                    refused += "opened by process" in str(error)
+            recorder.abort()
+            recorder.close()
+            os._exit(refused)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
+    recorder.add(frames[1])
+    recorder.commit()
+    assert Store(recorder.path).n_frames == 2
 
 
 def test_marks_of_deletion_are_set_and_lifted(tmp_path, embodiment, make_frames):
@@ -370,3 +392,88 @@ def test_an_interrupt_while_committing_comes_when_it_is_certain(tmp_path):
     done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines() == ["committed 1", "interrupted 1"]
     assert Store(tmp_path / "a").n_episodes == 1
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_frame_whose_adding_was_interrupted_is_not_in(
+    tmp_path, embodiment, make_frames, assert_same_frames, monkeypatch, count
+):
+    """Bug: it was counted, so an episode without a single frame could be committed, and the store never opened again."""
+    frames = make_frames(embodiment, count + 1)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with Recorder(tmp_path / "a", embodiment) as recorder:
+        recorder.write_episode(INFO, frames)
+        recorder.begin(INFO)
+        for frame in frames[:count]:
+            recorder.add(frame)
+        for target in ("tandem_datasets.pipeline.Pipeline.block", "tandem_datasets.parts.Block.put"):
+            with monkeypatch.context() as patch:
+                patch.setattr(target, interrupt)
+                if count and target.endswith("block"):
+                    continue  # it has one
+                with pytest.raises(KeyboardInterrupt):
+                    recorder.add(frames[count])
+        assert recorder.n_open_frames == count
+        if count:
+            recorder.commit()
+        else:
+            with pytest.raises(TandemError, match="commit without a frame"):
+                recorder.commit()
+            recorder.abort()
+    store = Store(tmp_path / "a")
+    assert store.n_episodes == (2 if count else 1)
+    assert_same_frames(store.frames(store.n_episodes - 1), frames[:count] if count else frames)
+
+
+def test_an_episode_that_lacks_frames_is_never_committed(tmp_path, embodiment, make_frames, monkeypatch):
+    """Whatever came between: an interrupt while a block was handed over, no thread to encode it."""
+    frames = make_frames(embodiment, 40)
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with Recorder(tmp_path / "a", embodiment) as recorder:
+        recorder.begin(INFO)
+        with monkeypatch.context() as patch:
+            patch.setattr("tandem_datasets.pipeline.Pipeline.submit", refuse)
+            for number, frame in enumerate(frames[:32]):
+                if number < 31:
+                    recorder.add(frame)
+                else:
+                    with pytest.raises(RuntimeError):
+                        recorder.add(frame)
+        for frame in frames[32:]:
+            recorder.add(frame)
+        with pytest.raises(TandemError, match="an episode is lost, 8 frames of it: only 8 of its 40 frames"):
+            recorder.commit()
+        recorder.write_episode(INFO, frames)
+    assert Store(tmp_path / "a").episode_ends.tolist() == [40]
+
+
+@pytest.mark.parametrize("way", ["abort", "recover", "lost"])
+def test_a_long_episode_that_waits_for_its_group_is_kept(tmp_path, embodiment, make_frames, assert_same_frames, way):
+    """Bug: what the next episode left behind was cleared away, and with it the rows that only the disk had."""
+    long, short = make_frames(embodiment, 600), make_frames(embodiment, 40, seed=1)
+    with Recorder(tmp_path / "a", embodiment, group=3) as recorder:
+        recorder.write_episode(INFO, long)
+        recorder.begin(INFO)
+        for frame in short:
+            recorder.add(frame)
+        if way == "abort":
+            recorder.abort()
+        elif way == "recover":
+            recorder.recover()
+        elif way == "lost":
+            recorder._episode.check.count += 1
+            recorder.commit()
+            with pytest.raises(TandemError, match="only 40 of its 41 frames"):
+                recorder.flush()
+        assert (recorder.n_episodes, recorder.n_open_frames) == (1, 0)
+        recorder.write_episode(INFO, short)
+    store = Store(tmp_path / "a")
+    assert store.episode_ends.tolist() == [600, 640]
+    assert_same_frames(store.frames(0), long)
+    assert_same_frames(store.frames(1), short)

@@ -176,6 +176,27 @@ def test_a_full_disk_at_the_commit(tmp_path, embodiment, make_frames, assert_sam
         store.verify(k)
 
 
+def test_a_full_disk_at_the_commit_after_a_long_one(tmp_path, embodiment, make_frames, assert_same_frames, refuse):
+    """Bug: dropping the second one took the first with it, whose rows only the disk had."""
+    long, short = make_frames(embodiment, 600), make_frames(embodiment, 40, seed=1)
+    for struck in ("meta/", "data/"):
+        path = tmp_path / struck
+        with Recorder(path, embodiment, group=2) as recorder:
+            recorder.write_episode(INFO, long)
+            _record(recorder, short)
+            refuse(Refusing("write", struck, errno.ENOSPC))
+            with pytest.raises(TandemError, match="No space left on device .kept"):
+                recorder.commit()
+            recorder.abort()
+            assert recorder.n_episodes == 1
+            refuse(None)
+            recorder.write_episode(INFO, short)
+        store = Store(path)
+        assert store.episode_ends.tolist() == [600, 640]
+        assert_same_frames(store.frames(0), long)
+        assert_same_frames(store.frames(1), short)
+
+
 @pytest.mark.parametrize("operation", ["open", "write", "sync", "sync folder", "rename"])
 def test_a_commit_that_fails_can_be_tried_again(
     tmp_path, embodiment, make_frames, assert_same_frames, refuse, operation
