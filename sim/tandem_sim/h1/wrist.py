@@ -1,0 +1,192 @@
+"""The Tandem wrist and gripper, which each forearm of the H1 carries in place of Unitree's ball hand.
+
+Nothing of it is Unitree's. A wrist of three hinges (roll about the forearm, pitch, roll of the tool) and a parallel
+gripper of two fingers on one drive. Our sizing, in the class of what can be bought: 1.4 kg in all, as a Robotiq 2F-85
+(0.9 kg) behind three compact servos; joint torques as of Dynamixel XM540 to H54 servos (10 to 25 Nm) at 10 rad/s; a
+grip of 45 N (2F-85: 20 to 235 N, Franka Hand: 70 N); pads of rubber on ABS with a friction coefficient of 1.2.
+"""
+
+import math
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+from tandem_sim.h1.links import Hinge, Vector
+
+MOUNT: Vector = (0.25, 0.0, -0.0185)  # m, of the wrist on the forearm, in Unitree's elbow frame: x runs along it
+PITCH_AXIS = 0.085  # m from the mount: behind the ball hand, which the housing encloses
+CRANK = 0.8  # rad that the hand is bent down at pitch 0, as it works on a table
+TOOL_AXIS = 0.035  # m from the pitch axis
+TCP = 0.095  # m from the tool's frame: between the pads
+PALM = 0.04  # m from the tool's frame: where the fingers begin
+TIP = 0.007  # m that the fingertips reach beyond the TCP
+MAX_WIDTH = 0.07  # m between the pads when open
+GRIP_FORCE = 45.0  # N of each finger, largest
+GRIP_SPEED = 0.25  # m/s of the width
+PAD_FRICTION = (1.2, 0.005, 0.0001)  # sliding, torsional (m), rolling (m)
+
+HINGES = (
+    Hinge("wrist_roll", (1.0, 0.0, 0.0), -3.0, 3.0, torque=12.0, speed=10.0, damping=0.2, armature=0.02),
+    Hinge("wrist_pitch", (0.0, 1.0, 0.0), -1.6, 1.6, torque=12.0, speed=10.0, damping=0.2, armature=0.02),
+    Hinge("tool_roll", (1.0, 0.0, 0.0), -3.0, 3.0, torque=8.0, speed=10.0, damping=0.2, armature=0.015),
+)
+
+_DARK: Vector = (0.16, 0.16, 0.17, 1.0)
+_METAL: Vector = (0.62, 0.63, 0.65, 1.0)
+_RUBBER: Vector = (0.3, 0.3, 0.32, 1.0)
+_TO_TCP: Vector = (0.5, 0.5, 0.5, 0.5)  # turns the tool's (y, z, x) into the TCP's (x, y, z)
+_ALONG_X: Vector = (0.7071068, 0.0, 0.7071068, 0.0)  # a cylinder's z along x
+_ALONG_Y: Vector = (0.7071068, -0.7071068, 0.0, 0.0)  # a cylinder's z along y
+
+_BOX, _CYLINDER = mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_CYLINDER
+
+
+@dataclass(frozen=True)
+class Collisions:
+    """The bits by which a body part collides, as MuJoCo's ``contype`` and ``conaffinity``."""
+
+    contype: int
+    conaffinity: int
+
+
+def add_wrist(spec: mujoco.MjSpec, forearm: mujoco.MjsBody, arm: str, mount: tuple, collisions: Collisions) -> None:
+    """Adds wrist, gripper, wrist camera and TCP site of ``arm`` ("left", "right") to the body ``forearm``.
+
+    Args:
+        spec: what ``forearm`` belongs to.
+        forearm: the elbow's body.
+        arm: prefix of all names.
+        mount: position and quaternion of the wrist's frame in the forearm's own frame; x along the forearm.
+        collisions: of all parts.
+    """
+    bits = {"contype": collisions.contype, "conaffinity": collisions.conaffinity}
+    roll = _body(forearm, f"{arm}_wrist_roll_link", mount, 0.35, (0.035, 0.0, 0.0), (2.4e-4, 3.4e-4, 3.4e-4))
+    _hinge(roll, arm, HINGES[0])
+    roll.add_geom(type=_CYLINDER, size=[0.038, 0.036, 0], pos=[0.036, 0, 0], quat=_ALONG_X, rgba=_DARK, **bits)
+
+    pitch = _body(
+        roll,
+        f"{arm}_wrist_pitch_link",
+        ((PITCH_AXIS, 0, 0), (math.cos(CRANK / 2), 0, math.sin(CRANK / 2), 0)),
+        0.3,
+        (0.01, 0.0, 0.0),
+        (1.6e-4, 1.6e-4, 1.6e-4),
+    )
+    _hinge(pitch, arm, HINGES[1])
+    pitch.add_geom(type=_CYLINDER, size=[0.026, 0.034, 0], quat=_ALONG_Y, rgba=_METAL, **bits)
+
+    tool = _body(
+        pitch, f"{arm}_tool_link", ((TOOL_AXIS, 0, 0), None), 0.6, (0.022, 0.0, 0.003), (7.5e-4, 3.2e-4, 6.6e-4)
+    )
+    _hinge(tool, arm, HINGES[2])
+    tool.add_geom(type=_CYLINDER, size=[0.028, 0.01, 0], quat=_ALONG_X, rgba=_DARK, **bits)
+    tool.add_geom(type=_BOX, size=[0.015, 0.052, 0.02], pos=[0.025, 0, 0], rgba=_METAL, **bits)
+    tool.add_geom(
+        type=_BOX, size=[0.011, 0.014, 0.006], pos=[0.012, 0, 0.052], rgba=_DARK, contype=0, conaffinity=0, mass=0
+    )
+    tool.add_geom(
+        type=_BOX, size=[0.006, 0.006, 0.016], pos=[0.012, 0, 0.034], rgba=_DARK, contype=0, conaffinity=0, mass=0
+    )
+    tool.add_site(name=f"{arm}_tcp", pos=[TCP, 0, 0], quat=_TO_TCP, size=[0.004, 0, 0], group=4, rgba=[1, 0, 0, 1])
+    _add_camera(tool, arm)
+    for side, sign in (("a", 1.0), ("b", -1.0)):
+        _add_finger(tool, f"{arm}_finger_{side}", sign, bits)
+    _couple(spec, arm)
+
+
+def _body(parent: mujoco.MjsBody, name: str, place: tuple, mass: float, com: Vector, inertia: Vector) -> mujoco.MjsBody:
+    pos, quat = place
+    return parent.add_body(
+        name=name,
+        pos=pos,
+        quat=quat or (1, 0, 0, 0),
+        mass=mass,
+        ipos=com,
+        inertia=inertia,
+        explicitinertial=True,
+        gravcomp=1,
+    )
+
+
+def _hinge(body: mujoco.MjsBody, arm: str, hinge: Hinge) -> None:
+    add_hinge(body, hinge, f"{arm}_{hinge.name}")
+
+
+def add_hinge(body: mujoco.MjsBody, hinge: Hinge, name: str) -> None:
+    """Adds ``hinge`` to ``body``; gravity compensation counts against its torque."""
+    body.add_joint(
+        name=name,
+        type=mujoco.mjtJoint.mjJNT_HINGE,
+        axis=hinge.axis,
+        pos=hinge.pos,
+        limited=True,
+        range=[hinge.low, hinge.high],
+        damping=[hinge.damping, 0, 0],
+        armature=hinge.armature,
+        actfrclimited=True,
+        actfrcrange=[-hinge.torque, hinge.torque],
+        actgravcomp=True,
+    )
+
+
+def _add_finger(tool: mujoco.MjsBody, name: str, sign: float, bits: dict) -> None:
+    finger = tool.add_body(
+        name=f"{name}_link",
+        pos=[PALM, 0, 0],
+        mass=0.06,
+        ipos=[0.03, sign * 0.006, 0],
+        inertia=[6e-6, 2.2e-5, 2.2e-5],
+        explicitinertial=True,
+        gravcomp=1,
+    )
+    finger.add_joint(
+        name=name,
+        type=mujoco.mjtJoint.mjJNT_SLIDE,
+        axis=[0, sign, 0],
+        limited=True,
+        range=[0, MAX_WIDTH / 2],
+        damping=[4.0, 0, 0],
+        armature=0.1,
+    )
+    reach = (TCP + TIP - PALM) / 2  # half of what stands out of the palm
+    finger.add_geom(type=_BOX, size=[reach, 0.003, 0.009], pos=[reach, sign * 0.006, 0], rgba=_METAL, **bits)
+    finger.add_geom(
+        name=f"{name}_pad",
+        type=_BOX,
+        size=[0.014, 0.0015, 0.008],
+        pos=[2 * reach - 0.014, sign * 0.0015, 0],
+        rgba=_RUBBER,
+        friction=PAD_FRICTION,
+        condim=4,
+        priority=1,
+        solref=[0.004, 1],
+        solimp=[0.95, 0.99, 0.001, 0.5, 2],
+        **bits,
+    )
+
+
+def _couple(spec: mujoco.MjSpec, arm: str) -> None:
+    """One drive on both fingers: a tendon as long as the width, and an equality stiff enough that nothing creeps."""
+    tendon = spec.add_tendon(name=f"{arm}_grip")
+    tendon.wrap_joint(f"{arm}_finger_a", 1.0)
+    tendon.wrap_joint(f"{arm}_finger_b", 1.0)
+    spec.add_equality(
+        name=f"{arm}_fingers",
+        type=mujoco.mjtEq.mjEQ_JOINT,
+        name1=f"{arm}_finger_a",
+        name2=f"{arm}_finger_b",
+        data=[0, 1, *[0] * 10],
+        solref=[0.004, 1],
+        solimp=[0.99, 0.999, 0.0001, 0.5, 2],
+    )
+
+
+def _add_camera(tool: mujoco.MjsBody, arm: str) -> None:
+    """A camera on the tool that looks along the fingers at the TCP; up in its picture is away from the robot."""
+    eye, target = np.array([0.015, 0.0, 0.06]), np.array([TCP, 0.0, 0.0])
+    back = (eye - target) / np.linalg.norm(eye - target)
+    right = np.array([0.0, -1.0, 0.0])
+    quat = np.zeros(4)
+    mujoco.mju_mat2Quat(quat, np.column_stack([right, np.cross(back, right), back]).ravel())
+    tool.add_camera(name=f"{arm}_wrist", pos=eye, quat=quat, fovy=70)
