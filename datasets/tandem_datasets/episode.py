@@ -31,7 +31,7 @@ class FrameCheck:
         self._instruction = ""  # the last one
 
     def __call__(self, frame: Frame, where: str) -> dict[str, Any]:
-        """The next frame's numbers by column, for :meth:`take`; raises TandemError naming the field that does not fit."""
+        """The next frame's numbers by column, for :meth:`take`; raises TandemError naming the field that is wrong."""
         where = f"{where}: frame {self.count}"
         observation = frame.observation
         if not self._arrays_fit(frame):

@@ -398,7 +398,7 @@ def test_an_interrupt_while_committing_comes_when_it_is_certain(tmp_path):
 def test_a_frame_whose_adding_was_interrupted_is_not_in(
     tmp_path, embodiment, make_frames, assert_same_frames, monkeypatch, count
 ):
-    """Bug: it was counted, so an episode without a single frame could be committed, and the store never opened again."""
+    """Bug: it was counted, so an episode without a frame could be committed, and the store never opened again."""
     frames = make_frames(embodiment, count + 1)
 
     def interrupt(*_: object) -> None:

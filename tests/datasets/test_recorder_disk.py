@@ -185,7 +185,7 @@ def test_a_full_disk_at_the_commit_after_a_long_one(tmp_path, embodiment, make_f
             recorder.write_episode(INFO, long)
             _record(recorder, short)
             refuse(Refusing("write", struck, errno.ENOSPC))
-            with pytest.raises(TandemError, match="No space left on device .kept"):
+            with pytest.raises(TandemError, match=r"No space left on device .kept"):
                 recorder.commit()
             recorder.abort()
             assert recorder.n_episodes == 1
