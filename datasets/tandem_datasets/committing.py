@@ -11,8 +11,11 @@ from tandem_datasets.writer import StoreWriter
 
 SPILL_ROWS = 256  # of an open episode, that wait in memory before they go to the disk; a shard's
 SPILL_BYTES = 8 << 20  # of their images
+GROUP_BYTES = 64 << 20  # of images of finished episodes that wait for their group
 
 Finished = tuple[EpisodeRows, EpisodeInfo]
+
+_REFUSED = (OSError, TandemError, MemoryError)
 
 
 class Committer:
@@ -28,7 +31,7 @@ class Committer:
     """
 
     def __init__(self, writer: StoreWriter) -> None:
-        self.failure: Exception | None = None  # of the last attempt, which nobody was told of; it can be tried again
+        self.failure: Exception | None = None  # of the last attempt to write; it can be tried again
         self.lost = ""  # what went wrong with frames that are gone, and nobody was told of
         self.finished: list[Finished] = []  # whole, not yet committed
         self.dirty = False  # the writer has to recover before anything else
@@ -45,13 +48,16 @@ class Committer:
                 return
             doing = "its frames cannot be taken"
             rows.add(encoded)
-            if self.failure is None and (rows.waiting_rows >= SPILL_ROWS or rows.waiting_bytes >= SPILL_BYTES):
+            if self.failure is None and self._is_much(rows):
                 self.spill(rows)
         except Exception as error:  # noqa: BLE001  whatever it is, MemoryError for one: it lacks rows now
             self._lose(rows, f"{doing}: {_reason(error)}")
 
     def spill(self, rows: EpisodeRows) -> None:
-        """Writes what waits of the open episode past the committed rows; finished ones before it are committed."""
+        """Writes what waits of the open episode past the committed rows; finished ones before it are committed.
+
+        Afterwards ``failure`` says whether that worked; until it does nothing more goes to the disk by itself.
+        """
         self.failure = None
         if rows.dropped:
             return
@@ -61,7 +67,7 @@ class Committer:
             self._writer.take(rows)
             self._writer.write()
             rows.release()
-        except (OSError, TandemError) as error:
+        except _REFUSED as error:
             self.failure = error
             self._after(error)
 
@@ -90,7 +96,7 @@ class Committer:
                 self.finish(last)
             self._raise_lost()
             self._commit_finished()
-        except (OSError, TandemError) as error:
+        except _REFUSED as error:
             committed = self._writer.n_episodes > number
             self._after(error)
             if last is not None and self.finished and self.finished[-1] is last:
@@ -99,6 +105,15 @@ class Committer:
             self._raise_lost()
             end = "in the store, but the disk did not confirm it" if committed else "kept: commit again, or abort"
             raise TandemError(f"{self._writer.where}: {name}: not written: {_reason(error)} ({end})") from error
+
+    def mark(self, episodes: Sequence[int], deleted: bool) -> None:
+        """Sets or lifts the mark of deletion; raises TandemError if the disk refuses."""
+        try:
+            self._require_ready()
+            self._writer.mark(episodes, deleted)
+        except _REFUSED as error:
+            self._after(error)
+            raise TandemError(f"{self._writer.where}: not marked: {_reason(error)}") from error
 
     def drop(self, rows: EpisodeRows) -> None:
         """Forgets the open episode."""
@@ -141,7 +156,7 @@ class Committer:
         """What was taken of an episode that nobody wants any more goes."""
         if self._writer.touched and not self._any_released:
             self.dirty = True
-            with contextlib.suppress(OSError, TandemError):  # else before the next episode
+            with contextlib.suppress(*_REFUSED):  # else before the next episode
                 self._require_clean()
 
     @property
@@ -168,7 +183,7 @@ class Committer:
             if rows.released:
                 self._lose(rows, _reason(error))
         self.finished = [item for item in self.finished if not item[0].dropped]
-        with contextlib.suppress(OSError, TandemError):  # else before the next attempt
+        with contextlib.suppress(*_REFUSED):  # else before the next attempt
             self._require_clean()
 
     def _all_rows(self) -> Sequence[EpisodeRows]:
@@ -176,9 +191,15 @@ class Committer:
         rows = [rows for rows, _ in self.finished]
         return rows if self._open is None or self._open.dropped else [*rows, self._open]
 
+    def _is_much(self, rows: EpisodeRows) -> bool:
+        """Whether what waits in memory, of the open episode or of finished ones, should go to the disk."""
+        finished = sum(rows.waiting_bytes for rows, _ in self.finished)
+        return rows.waiting_rows >= SPILL_ROWS or rows.waiting_bytes >= SPILL_BYTES or finished >= GROUP_BYTES
+
     def _lose(self, rows: EpisodeRows, reason: str) -> None:
         rows.dropped = True
-        self.lost = f"an episode is lost, {rows.count} frames of it: {reason}"
+        one = f"an episode is lost, {rows.count} frames of it: {reason}"
+        self.lost = f"{self.lost}; {one}" if self.lost else one
 
     def _raise_lost(self) -> None:
         """Tells of lost frames once."""

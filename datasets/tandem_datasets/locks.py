@@ -26,7 +26,7 @@ class WriterLock:
     """
 
     def __init__(self, path: Path, where: str) -> None:
-        self._process = os.getpid()
+        self._path, self._process = path, os.getpid()
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -36,7 +36,7 @@ class WriterLock:
             if isinstance(error, BlockingIOError):
                 raise TandemError(f"{where}: another writer has it open ({' '.join(owner.split())})") from error
             raise TandemError(f"{where}: this file system cannot lock files: {error.strerror}") from error
-        if not _is_still(path, self._descriptor):  # who had it put another store there
+        if not self.in_place:  # who had it put another store there
             os.close(self._descriptor)
             raise TandemError(f"{where}: it was just replaced by another (try again)")
         _held.add(self)
@@ -48,6 +48,11 @@ class WriterLock:
     def held(self) -> bool:
         """Whether it is this process's."""
         return self._descriptor >= 0 and self._process == os.getpid()
+
+    @property
+    def in_place(self) -> bool:
+        """Whether its file is still the one of that name; else what it guards was removed or replaced."""
+        return _is_still(self._path, self._descriptor)
 
     def release(self) -> None:
         """Gives it up; the file stays, since removing it would let two writers lock different files."""

@@ -40,8 +40,8 @@ class Recorder:
     the episode is open, so that memory stays bounded however long it is. The rules for errors of the disk:
 
     - What is committed stays as it is and can be read.
-    - The next :meth:`add` or :meth:`commit` raises, and names the episode. Its frames are kept, the refused one is not
-      among them; call again once there is room, or :meth:`abort`.
+    - The next :meth:`add` or :meth:`commit` tries again. If that fails it raises, and names the episode. Its frames are
+      kept, the refused one is not among them; call again once there is room, or :meth:`abort`.
     - Only where the disk itself loses what it took (it does not confirm it, or the folder is gone) an episode that is
       partly written is dropped, and the error says that it is lost.
 
@@ -54,7 +54,7 @@ class Recorder:
             process, but a power cut may cost the latest ones or damage the store.
         group: so many episodes are written to the disk together, the last ones by :meth:`flush` or
             :meth:`close`. Short episodes are recorded several times quicker so; a killed process then loses
-            up to ``group - 1`` finished episodes beside the open one.
+            up to ``group - 1`` finished episodes beside the open one. Fewer, if they have more than 64 MiB of images.
         queue_bytes: of raw images that may wait to be encoded; :meth:`add` waits when it is full.
 
     Raises:
@@ -215,10 +215,7 @@ class Recorder:
         for episode in episodes:
             if not 0 <= episode < self._writer.n_episodes:
                 raise TandemError(f"{self._where}: no episode {episode} (allowed: 0..{self._writer.n_episodes - 1})")
-        try:
-            self._pipeline.call(lambda: self._writer.mark(episodes, deleted))
-        except OSError as error:
-            raise TandemError(f"{self._where}: not marked: {error.strerror or error}") from error
+        self._pipeline.call(lambda: self._committer.mark(episodes, deleted))
 
     def write_episode(self, info: EpisodeInfo, frames: Iterable[Frame]) -> EpisodeInfo:
         """Begins, adds all ``frames`` and commits; on any error nothing of it stays."""
@@ -297,12 +294,12 @@ class Recorder:
         self._episode = None
 
     def _raise_failure(self, episode: _OpenEpisode) -> None:
-        """Tells of a failure once, and has it tried again meanwhile."""
+        """Tries once more what failed, and tells if it still does: nothing more is taken then, so memory is bounded."""
         self._raise_lost()
-        failure, self._committer.failure = self._committer.failure, None
-        if failure is not None:
-            self._pipeline.post(lambda: self._committer.spill(episode.rows))
-            reason = getattr(failure, "strerror", None) or failure
+        self._pipeline.call(lambda: self._committer.spill(episode.rows))
+        self._raise_lost()
+        if failure := self._committer.failure:
+            reason = getattr(failure, "strerror", None) or str(failure) or type(failure).__name__
             raise TandemError(f"{episode.where}: not written: {reason} (it is kept: add again, commit, or abort)")
 
     def _raise_lost(self) -> None:

@@ -26,7 +26,6 @@ from tandem_datasets.facts import NAMED, fact_rows, provenance_text, texts_of
 from tandem_datasets.files import (
     PARTIAL,
     Syncer,
-    identity,
     make_folders,
     open_data,
     open_file,
@@ -82,7 +81,6 @@ class StoreWriter:
         make_folders(os.path.join(self._root, EPISODE_ENDS.key))
         self._lock = WriterLock(Path(self._root, LOCK), self.where)
         clear_beside(self._root)
-        self._identity = identity(self._root)
         self._syncer = Syncer(sync)
         self._next_row = 0  # where the next row that is taken goes
         self._numbers: list[tuple[int, Mapping[str, np.ndarray]]] = []  # taken, from which row: not on the disk yet
@@ -127,10 +125,7 @@ class StoreWriter:
     @property
     def replaced(self) -> bool:
         """Whether the folder is not the one any more that was opened."""
-        try:
-            return identity(self._root) != self._identity
-        except OSError:
-            return True
+        return not self._lock.in_place
 
     @property
     def gone(self) -> bool:

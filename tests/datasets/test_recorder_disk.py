@@ -1,5 +1,6 @@
 """Recording while the disk is slow, full, forbidden or gone: nothing committed changes, nothing is dropped unsaid."""
 
+import contextlib
 import errno
 import os
 import resource
@@ -17,6 +18,7 @@ from tandem_datasets.codecs import CODECS
 from tandem_datasets.embodiment import Camera
 from tandem_datasets.errors import TandemError
 from tandem_datasets.frames import EpisodeInfo
+from tandem_datasets.locks import WriterLock
 from tandem_datasets.recorder import Recorder
 from tandem_datasets.store import Store
 
@@ -99,6 +101,33 @@ def test_memory_stays_bounded(tmp_path, embodiment, make_frames):
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000  # KB
         assert recorder.stats.most_queued_bytes <= recorder.stats.queue_bytes <= 8 << 20
         recorder.abort()
+
+
+def test_memory_stays_bounded_while_the_disk_is_full(tmp_path, embodiment, make_frames, refuse):
+    """Bug: whoever went on calling `add` in spite of its errors got some of the frames in, without end."""
+    rig = replace(embodiment, cameras=(Camera("top", 128, 128),))
+    frame = make_frames(rig, 1)[0]
+    with Recorder(tmp_path / "a", rig, codec="raw", fsync=False, queue_bytes=1) as recorder:
+        recorder.begin(INFO)
+        refuse(Refusing("write", number=errno.ENOSPC))
+        for t in range(2000):
+            with contextlib.suppress(TandemError):
+                recorder.add(replace(frame, observation=replace(frame.observation, stamp_ns=t, stream_stamps_ns={})))
+        assert 170 <= recorder.n_open_frames < 400
+        refuse(None)
+        recorder.commit()
+        assert 170 <= recorder.n_frames < 400
+
+
+def test_a_group_does_not_wait_in_memory_without_bounds(tmp_path, embodiment, make_frames, monkeypatch):
+    monkeypatch.setattr("tandem_datasets.committing.GROUP_BYTES", 30_000)
+    with Recorder(tmp_path / "a", embodiment, codec="raw", fsync=False, group=1000) as recorder:
+        for k in range(12):
+            recorder.write_episode(INFO, make_frames(embodiment, 50, seed=k))
+        _settled(recorder)
+        assert 6 <= Store(tmp_path / "a").n_episodes < 12
+        assert (recorder.n_episodes, recorder.n_frames) == (12, 600)
+    assert Store(tmp_path / "a").n_episodes == 12
 
 
 def test_a_slow_disk_is_waited_for_and_counted(tmp_path, embodiment, make_frames, assert_same_frames, monkeypatch):
@@ -271,6 +300,51 @@ def test_what_the_disk_does_not_confirm_is_lost_if_it_was_only_there(tmp_path, e
     store.verify(1)
 
 
+def test_what_is_not_confirmed_while_a_mark_is_set_is_lost_as_well(tmp_path, embodiment, make_frames, refuse):
+    """Bug: only the mark was said to have failed, and the open episode was committed unconfirmed."""
+    frames = make_frames(embodiment, 700)
+    with Recorder(tmp_path / "a", embodiment) as recorder:
+        recorder.write_episode(INFO, frames[:5])
+        _record(recorder, frames)
+        _settled(recorder)
+        refuse(Refusing("sync", "data/state"))
+        with pytest.raises(TandemError, match="not marked: Input/output error"):
+            recorder.mark_deleted([0])
+        refuse(None)
+        with pytest.raises(TandemError, match="an episode is lost, 672 frames of it: Input/output error"):
+            recorder.commit()
+        recorder.mark_deleted([0])
+        recorder.write_episode(INFO, frames[:9])
+    store = Store(tmp_path / "a")
+    assert (store.episode_ends.tolist(), store.kept.tolist()) == ([5, 14], [1])
+
+
+@pytest.mark.parametrize("count", [40, 600])
+def test_no_memory_at_the_commit(tmp_path, embodiment, make_frames, assert_same_frames, refuse, count):
+    """Bug: the second attempt took the episode twice, and every one after it failed for that."""
+
+    class Short:
+        def run(self, operation, path, whole, half):
+            if operation == "write":
+                raise MemoryError
+            return whole()
+
+    frames = make_frames(embodiment, count)
+    with Recorder(tmp_path / "a", embodiment) as recorder:
+        recorder.write_episode(INFO, frames[:5])
+        _record(recorder, frames)
+        _settled(recorder)
+        refuse(Short())
+        words = "MemoryError .kept" if count == 40 else "an episode is lost, 600 frames of it: MemoryError"
+        with pytest.raises(TandemError, match=words):
+            recorder.commit()
+        refuse(None)
+        if count == 600:
+            _record(recorder, frames)
+        recorder.commit()
+    assert_same_frames(Store(tmp_path / "a").frames(1), frames)
+
+
 def test_a_commit_that_is_in_but_not_confirmed_says_so(tmp_path, embodiment, make_frames, refuse):
     frames = make_frames(embodiment, 5)
     with Recorder(tmp_path / "a", embodiment) as recorder:
@@ -329,6 +403,44 @@ def test_another_store_in_its_place_is_not_touched(tmp_path, embodiment, make_fr
     recorder.abort()
     recorder.close()
     assert [Store(tmp_path / name).n_frames for name in ("a", "c")] == [7, 5]
+
+
+def test_another_store_in_its_place_is_not_touched_while_an_episode_is_open(tmp_path, embodiment, make_frames):
+    """Bug: long episodes were written into it, over shards of its own."""
+    frames = make_frames(embodiment, 900)
+    recorder = Recorder(tmp_path / "a", embodiment)
+    recorder.write_episode(INFO, frames[:10])
+    _record(recorder, frames[:20])
+    shutil.rmtree(tmp_path / "a")
+    with Recorder(tmp_path / "a", embodiment) as another:
+        another.write_episode(INFO, frames)
+    told = ""
+    for number, frame in enumerate(frames[20:]):
+        if number % 300 == 0:
+            _settled(recorder)
+        try:
+            recorder.add(frame)
+        except TandemError as error:
+            told = str(error)
+    assert "episode 1: not written: its folder" in told
+    with pytest.raises(TandemError, match="not marked: its folder was removed or replaced"):
+        recorder.mark_deleted([0])
+    recorder.abort()
+    recorder.close()
+    store = Store(tmp_path / "a")
+    store.verify(0)
+    assert store.kept.tolist() == [0]
+
+
+def test_what_tells_a_store_from_another_is_the_lock_that_is_held(tmp_path):
+    """Bug to keep out: the folder's inode, which a file system gives to the next one at once."""
+    lock = WriterLock(tmp_path / "lock", "store")
+    assert lock.in_place
+    (tmp_path / "lock").unlink()
+    assert not lock.in_place
+    (tmp_path / "lock").touch()
+    assert not lock.in_place
+    lock.release()
 
 
 def test_permission_lost(tmp_path, embodiment, make_frames, assert_same_frames, refuse):
