@@ -1,5 +1,8 @@
-"""A Unitree H1 upper body with the Tandem wrist and gripper on each arm: robot, control, tasks and experts.
+"""A Unitree H1's upper body with the Tandem wrist and gripper on each arm, which handles studded bricks on a table.
 
-Leans on ``tandem_datasets``, ``tandem_sim.bricks``, MuJoCo and mink; knows neither torch nor ROS. World frame: z up, x
-forward from the robot, y to its left, origin on the floor under the pelvis. SI units, radians.
+``settings`` says what can be chosen; ``robot`` and ``scene`` build the model; ``control``, ``ik`` and ``actions`` move
+it; ``tasks`` say what is asked and judge it; ``env`` and ``vector`` are the Gymnasium environments on top. Leans on
+``tandem_datasets``, ``tandem_sim.bricks``, MuJoCo and mink; knows neither torch nor ROS.
+
+World frame: z up, x forward from the robot, y to its left, origin on the floor under the pelvis. SI units, radians.
 """

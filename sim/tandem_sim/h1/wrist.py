@@ -83,10 +83,10 @@ def add_wrist(spec: mujoco.MjSpec, forearm: mujoco.MjsBody, arm: str, mount: tup
     tool.add_geom(type=_CYLINDER, size=[0.028, 0.01, 0], quat=_ALONG_X, rgba=_DARK, **bits)
     tool.add_geom(type=_BOX, size=[0.015, 0.052, 0.02], pos=[0.025, 0, 0], rgba=_METAL, **bits)
     tool.add_geom(
-        type=_BOX, size=[0.011, 0.014, 0.006], pos=[0.012, 0, 0.052], rgba=_DARK, contype=0, conaffinity=0, mass=0
+        type=_BOX, size=[0.008, 0.014, 0.007], pos=[0.012, 0, 0.068], rgba=_DARK, contype=0, conaffinity=0, mass=0
     )
     tool.add_geom(
-        type=_BOX, size=[0.006, 0.006, 0.016], pos=[0.012, 0, 0.034], rgba=_DARK, contype=0, conaffinity=0, mass=0
+        type=_BOX, size=[0.006, 0.006, 0.024], pos=[0.012, 0, 0.042], rgba=_DARK, contype=0, conaffinity=0, mass=0
     )
     tool.add_site(name=f"{arm}_tcp", pos=[TCP, 0, 0], quat=_TO_TCP, size=[0.004, 0, 0], group=4, rgba=[1, 0, 0, 1])
     _add_camera(tool, arm)
@@ -161,7 +161,7 @@ def _add_finger(tool: mujoco.MjsBody, name: str, sign: float, bits: dict) -> Non
         condim=4,
         priority=1,
         solref=[0.004, 1],
-        solimp=[0.95, 0.99, 0.001, 0.5, 2],
+        solimp=[0.99, 0.999, 0.0001, 0.5, 2],
         **bits,
     )
 
@@ -184,9 +184,9 @@ def _couple(spec: mujoco.MjSpec, arm: str) -> None:
 
 def _add_camera(tool: mujoco.MjsBody, arm: str) -> None:
     """A camera on the tool that looks along the fingers at the TCP; up in its picture is away from the robot."""
-    eye, target = np.array([0.015, 0.0, 0.06]), np.array([TCP, 0.0, 0.0])
+    eye, target = np.array([0.02, 0.0, 0.07]), np.array([TCP + 0.03, 0.0, 0.008])
     back = (eye - target) / np.linalg.norm(eye - target)
     right = np.array([0.0, -1.0, 0.0])
     quat = np.zeros(4)
     mujoco.mju_mat2Quat(quat, np.column_stack([right, np.cross(back, right), back]).ravel())
-    tool.add_camera(name=f"{arm}_wrist", pos=eye, quat=quat, fovy=70)
+    tool.add_camera(name=f"{arm}_wrist", pos=eye, quat=quat, fovy=75)
