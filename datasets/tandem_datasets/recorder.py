@@ -239,8 +239,10 @@ class Recorder:
             return
         open_frames = None if self._episode is None else self.n_open_frames
         try:
-            self.abort()
-            self.flush()
+            try:
+                self.abort()
+            finally:
+                self.flush()
         finally:
             self._closed = True
             self._pipeline.close()

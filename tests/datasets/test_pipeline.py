@@ -51,3 +51,19 @@ def test_rows_that_cannot_be_taken_lose_their_episode_only(tmp_path, embodiment,
         assert recorder.n_open_frames == 0
         recorder.write_episode(EpisodeInfo(2, ""), frames[:6])
     assert Store(tmp_path / "a").episode_ends.tolist() == [5, 11]
+
+
+def test_closing_commits_what_is_finished_whatever_went_wrong_before(tmp_path, embodiment, make_frames):
+    """Bug: the error of a job before it ended the closing, and episodes that waited for their group were dropped."""
+
+    def fail() -> None:
+        raise _BrokenError
+
+    recorder = Recorder(tmp_path / "a", embodiment, group=5)
+    recorder.write_episode(EpisodeInfo(0, ""), make_frames(embodiment, 5))
+    recorder.begin(EpisodeInfo(1, ""))
+    recorder._pipeline.post(fail)
+    with pytest.raises(_BrokenError):
+        recorder.close()
+    Recorder(tmp_path / "a", embodiment).close()
+    assert Store(tmp_path / "a").episode_ends.tolist() == [5]
