@@ -45,9 +45,14 @@ def read_declared(root: Root, column: Column, where: str) -> int:
 
 def read_ends(root: Root, where: str) -> np.ndarray:
     """Cumulative frame counts of the committed episodes, int64 (N,)."""
-    ends = read_array(root, EPISODE_ENDS, 0, read_declared(root, EPISODE_ENDS, where), where)
+    return read_growing(root, EPISODE_ENDS, read_declared(root, EPISODE_ENDS, where), where)
+
+
+def read_growing(root: Root, column: Column, rows: int, where: str) -> np.ndarray:
+    """Where each of ``rows`` things ends that lie one after the other, int64; raises TandemError if they cannot."""
+    ends = read_array(root, column, 0, rows, where)
     if len(ends) and (ends[0] < 1 or (ends[1:] <= ends[:-1]).any() or ends[-1] >= 2**48):
-        raise TandemError(f"{where}: {EPISODE_ENDS.key} is damaged (allowed: growing counts of frames)")
+        raise TandemError(f"{where}: {column.key} is damaged (allowed: growing counts)")
     return ends
 
 

@@ -52,9 +52,9 @@ from tandem_datasets.parts import EpisodeRows
 from tandem_datasets.reading import (
     ROOT_FILE,
     metadata_path,
-    read_array,
     read_declared,
     read_ends,
+    read_growing,
     read_root,
     read_texts,
 )
@@ -105,8 +105,8 @@ class StoreWriter:
         self._close_shape_files()
         ends = read_ends(self._root, self.where)
         self.n_episodes, self.n_frames = len(ends), int(ends[-1]) if len(ends) else 0
-        last = read_array(self._root, PROVENANCE_ENDS, max(len(ends) - 1, 0), len(ends), self.where)
-        self._provenance_bytes = int(last[0]) if len(last) else 0
+        text_ends = read_growing(self._root, PROVENANCE_ENDS, len(ends), self.where)
+        self._provenance_bytes = int(text_ends[-1]) if len(ends) else 0
         for table in _TABLES:
             self._recover_table(table)
         for column in (EPISODE_ENDS, *self._grown):

@@ -286,6 +286,18 @@ def test_a_recorder_refuses_a_damaged_store_and_frees_it(path, embodiment, file)
         assert recorder.n_episodes == 3
 
 
+@pytest.mark.parametrize("value", [0, 2, -5, 10**15])
+def test_a_recorder_throws_nothing_away_for_a_wrong_number(path, embodiment, value):
+    """Bug: the provenance of all episodes was cut off where one damaged number said that it ends."""
+    before = (path / "meta/provenance/c.0").read_bytes()
+    with (path / "meta/provenance_ends/c.0").open("r+b") as file:
+        file.seek(16)
+        file.write(np.array([value], "<i8").tobytes())
+    with pytest.raises(TandemError, match=r"meta/provenance_ends is damaged|meta/provenance lacks files"):
+        Recorder(path, embodiment)
+    assert (path / "meta/provenance/c.0").read_bytes() == before
+
+
 def test_a_recorder_remakes_shapes_that_a_power_cut_emptied(path, embodiment, make_frames):
     expected = Store(path).load("state").tobytes()
     (path / "data/state/zarr.json").write_bytes(b"")

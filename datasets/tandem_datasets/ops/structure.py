@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,7 +23,15 @@ from tandem_datasets.layout import (
 )
 from tandem_datasets.ops.flaws import Flaw, Kind, Level
 from tandem_datasets.places import LocalFile, LocalPlace
-from tandem_datasets.reading import ROOT_FILE, read_array, read_declared, read_ends, read_index, read_json, read_root
+from tandem_datasets.reading import (
+    ROOT_FILE,
+    read_declared,
+    read_ends,
+    read_growing,
+    read_index,
+    read_json,
+    read_root,
+)
 from tandem_datasets.shards import check_rows
 
 TABLES = (INSTRUCTIONS, NAMES)
@@ -65,12 +73,10 @@ def skeleton(root: str, where: str) -> Skeleton:
     ends = read_ends(root, where)
     bones = Skeleton(root, where, embodiment, codec, ends, None)
     try:
-        text_ends = read_array(root, PROVENANCE_ENDS, 0, len(ends), where)  # whatever its zarr.json says
+        text_ends = read_growing(root, PROVENANCE_ENDS, len(ends), where)  # whatever its zarr.json says
     except TandemError:
         return bones
-    fine = not len(ends) or (text_ends[0] > 0 and (np.diff(text_ends) > 0).all() and text_ends[-1] < 2**48)
-    known = (int(text_ends[-1]) if len(ends) else 0) if fine else None
-    return Skeleton(root, where, embodiment, codec, ends, known)
+    return replace(bones, provenance_bytes=int(text_ends[-1]) if len(ends) else 0)
 
 
 def check_structure(bones: Skeleton, writing: bool) -> list[Flaw]:
