@@ -10,8 +10,16 @@ from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError, unknown
 from tandem_datasets.rollout import EnvSpec
 
-_ENTRY_POINTS = {
-    "tandem/BlockFind-v0": ("tandem_sim.blockfind.env:BlockFindEnv", "tandem_sim.blockfind.vector:BlockFindVectorEnv"),
+_H1 = ("tandem_sim.h1.env:H1Env", None)
+_H1_TASKS = ("reach", "pick", "place", "stack", "handover", "join", "build", "disassemble")
+# id -> entry points of the single and of the vectorised environment, and what both are told beside the options
+_ENTRY_POINTS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
+    "tandem/BlockFind-v0": (
+        "tandem_sim.blockfind.env:BlockFindEnv",
+        "tandem_sim.blockfind.vector:BlockFindVectorEnv",
+        {},
+    ),
+    **{f"tandem/H1{task.capitalize()}-v0": (*_H1, {"task": task}) for task in _H1_TASKS},
 }
 # Data sets without an environment, by name and by that of their embodiment; each module has write(path, count, seed)
 # and ORIGIN, where its actions begin in the picture.
@@ -20,9 +28,9 @@ _DRAWN = {"blockfind_static": "tandem_sim.blockfind.static"}
 
 def register() -> None:
     """Tells Gymnasium of every environment; a second call changes nothing."""
-    for name, (single, vector) in _ENTRY_POINTS.items():
+    for name, (single, vector, fixed) in _ENTRY_POINTS.items():
         if name not in gymnasium.registry:
-            gymnasium.register(name, entry_point=single, vector_entry_point=vector)
+            gymnasium.register(name, entry_point=single, vector_entry_point=vector, kwargs=dict(fixed))
 
 
 def known() -> list[str]:

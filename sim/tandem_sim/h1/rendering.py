@@ -50,6 +50,7 @@ class Renderer:
         self._option = mujoco.MjvOption()
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED  # type: ignore[assignment]
+        self._camera.fixedcamid = 0
 
     def update(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         """Takes the geometry of ``data``; pictures of any cameras follow."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from tandem_datasets.errors import TandemError, unknown
+from tandem_sim.bricks import shapes
 
 TASKS = ("reach", "pick", "place", "stack", "handover", "join", "build", "disassemble")
 CAMERAS = ("front", "head", "left_wrist", "right_wrist")
@@ -13,7 +14,7 @@ ROTATIONS = ("yaw", "full")
 RATES_HZ = (50, 25, 20)
 PITCHES_MM = (16, 8)
 WORDINGS = ("plain", "varied")
-COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black")
+COLOURS = tuple(shapes.COLOURS)
 BASEPLATES = ("8x8", "16x16")
 MAX_IMAGE_PX = 1024  # a side
 MAX_STRENGTH = 3.0  # of a randomisation: 1 is what the documentation states, more is more of it
@@ -155,13 +156,7 @@ class Settings:
 
     def _check_cameras(self) -> None:
         object.__setattr__(self, "cameras", _names("cameras", self.cameras, CAMERAS))
-        size = self.image_size
-        pair = (size, size) if _is_int(size) else size
-        fine = isinstance(pair, Sequence) and len(pair) == 2 and all(_is_int(side) for side in pair)
-        if not fine or not all(8 <= side <= MAX_IMAGE_PX for side in pair):  # type: ignore[union-attr]
-            allowed = f"pixels from 8 to {MAX_IMAGE_PX}, one side or [height, width]"
-            raise TandemError(f"H1: image_size is {size!r} (allowed: {allowed})")
-        object.__setattr__(self, "image_size", tuple(int(side) for side in pair))  # type: ignore[union-attr]
+        object.__setattr__(self, "image_size", _image_size(self.image_size))
         for name in ("depth", "segmentation"):
             if getattr(self, name) is True and not self.cameras:
                 raise TandemError(f"H1: {name} is true without cameras (allowed: with at least one of {CAMERAS})")
@@ -187,6 +182,15 @@ def _names(what: str, came: Any, allowed: Sequence[str]) -> tuple[str, ...]:
     if len(set(came)) < len(came):
         raise TandemError(f"H1: {what} are {list(came)} (allowed: each once)")
     return tuple(came)
+
+
+def _image_size(came: Any) -> tuple[int, int]:
+    pair = (came, came) if _is_int(came) else came
+    fine = isinstance(pair, Sequence) and len(pair) == 2 and all(_is_int(side) for side in pair)
+    if not fine or not all(8 <= side <= MAX_IMAGE_PX for side in pair):
+        allowed = f"pixels from 8 to {MAX_IMAGE_PX}, one side or [height, width]"
+        raise TandemError(f"H1: image_size is {came!r} (allowed: {allowed})")
+    return (int(pair[0]), int(pair[1]))
 
 
 def _is_int(value: Any) -> bool:

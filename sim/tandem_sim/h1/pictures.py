@@ -1,0 +1,58 @@
+"""The pictures of one world: what its cameras see now."""
+
+import mujoco
+import numpy as np
+
+from tandem_sim.h1.rendering import Renderer, renderer
+from tandem_sim.h1.scene import Scene
+from tandem_sim.h1.settings import Settings
+from tandem_sim.pictures import enlarge
+
+LARGE_PX = 512  # a side of the picture for people
+_FINE = 2  # times as many pixels a side are drawn for it, against jagged edges
+
+
+class Pictures:
+    """Draws when asked, and only then.
+
+    Args:
+        scene: the world's.
+        model: the world's own, with its episode's colours, light and cameras.
+        data: the world's, whose kinematics must be of its current positions.
+        settings: which cameras, and how large.
+    """
+
+    def __init__(self, scene: Scene, model: mujoco.MjModel, data: mujoco.MjData, settings: Settings) -> None:
+        self._scene, self._model, self._data, self._settings = scene, model, data, settings
+
+    def all(self) -> dict[str, np.ndarray]:
+        """Every stream of the settings, fresh arrays (H, W, C)."""
+        settings, model, data = self._settings, self._model, self._data
+        height, width = settings.image_shape
+        drawing = self._ready()
+        pixels = {}
+        for name in settings.cameras:
+            camera = self._scene.cameras[name]
+            pixels[name], depth = drawing.draw(model, data, camera, height, width, settings.depth)
+            if depth is not None:
+                pixels[f"{name}_depth"] = depth
+            if settings.segmentation:
+                ids = self._scene.segments
+                pixels[f"{name}_segmentation"] = drawing.segment(model, data, camera, height, width, ids)
+        return pixels
+
+    def front(self, side_px: int = 256) -> np.ndarray:
+        """What the front camera sees, (side, side, 3) uint8."""
+        return self._ready().draw(self._model, self._data, self._scene.cameras["front"], side_px, side_px)[0]
+
+    def large(self, caption: str) -> np.ndarray:
+        """A picture for people, with a caption below."""
+        fine = self.front(_FINE * LARGE_PX)
+        mean = fine.reshape(LARGE_PX, _FINE, LARGE_PX, _FINE, 3).mean((1, 3)).astype(np.uint8)
+        return enlarge(mean, LARGE_PX, [caption])
+
+    def _ready(self) -> Renderer:
+        mujoco.mj_camlight(self._model, self._data)
+        drawing = renderer(self._scene.key, self._model)
+        drawing.update(self._model, self._data)
+        return drawing
