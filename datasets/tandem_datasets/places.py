@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from tandem_datasets.errors import TandemError
 from tandem_datasets.files import open_data
@@ -79,7 +79,7 @@ class LocalPlace:
     def __init__(self, root: str) -> None:
         self.local: str | None = root
         self._root = root
-        self._inode = -1  # of the folder, once a store was found there
+        self._found: _Identity | None = None  # of the store, once there was one
 
     def __str__(self) -> str:
         return self._root
@@ -95,12 +95,12 @@ class LocalPlace:
             raise
 
     def require_same(self, where: str) -> None:
-        if self._inode >= 0 and _inode(self._root) not in (self._inode, -1):
+        if self._found and _identity(self._found.path) not in (self._found, None):
             raise TandemError(f"{where}: it was replaced by another while it was open (open it again)")
 
     def require_store(self, root_file: str, where: str) -> None:
         root = self._root
-        self._inode = _inode(root)
+        self._found = _identity(os.path.join(root, root_file))
         if not os.path.isdir(root):
             raise TandemError(f"{where}: {'a file, not a folder' if os.path.exists(root) else 'there is none'}")
         if not os.path.lexists(os.path.join(root, root_file)) and os.access(root, os.X_OK):
@@ -115,11 +115,21 @@ class LocalPlace:
             raise TandemError(f"{where}: cannot read {folder}: {error.strerror}") from error
 
 
-def _inode(root: str) -> int:
+class _Identity(NamedTuple):
+    """What tells a store from another in its place: a file that is written once, and when. Inodes are used again."""
+
+    path: str
+    device: int
+    inode: int
+    written_ns: int
+
+
+def _identity(path: str) -> _Identity | None:
     try:
-        return os.stat(root).st_ino
+        found = os.stat(path)
     except OSError:
-        return -1
+        return None
+    return _Identity(path, found.st_dev, found.st_ino, found.st_mtime_ns)
 
 
 class LocalFile:

@@ -215,8 +215,10 @@ class Store:
         return infos_from_rows(rows, texts, self._provenance(start, stop), where)
 
     def _texts(self, key: str, codes: np.ndarray) -> list[str]:
-        table = self.instructions if key == "task" else self.names
-        return texts_by_code(codes, table, f"{self._where}: meta/{key}")
+        table = INSTRUCTIONS if key == "task" else NAMES
+        if len(codes) and codes.max() >= len(self._table(table)):
+            del self._tables[table.key]  # a relabelling may have added to it since
+        return texts_by_code(codes, self._table(table), f"{self._where}: meta/{key}")
 
     def _provenance(self, start: int, stop: int) -> list[bytes]:
         first = max(start - 1, 0)  # the end of the episode before is this one's begin

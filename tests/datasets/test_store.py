@@ -1,6 +1,7 @@
 """What was recorded comes back byte for byte, quickly, and while it is still being recorded."""
 
 import pickle
+import shutil
 import threading
 import time
 from dataclasses import replace
@@ -12,6 +13,8 @@ from tandem_datasets.codecs import CODECS
 from tandem_datasets.embodiment import ActionKind, ActionScalar, Camera, Embodiment, StateScalar, StateSource
 from tandem_datasets.errors import TandemError
 from tandem_datasets.frames import EpisodeInfo, Frame, Observation, Source
+from tandem_datasets.ops import changing
+from tandem_datasets.ops.choosing import Choice
 from tandem_datasets.recorder import Recorder
 from tandem_datasets.store import Store
 
@@ -216,6 +219,34 @@ def test_refresh_notices_another_store(tmp_path, embodiment, make_frames):
     (tmp_path / "b").rename(tmp_path / "a")
     with pytest.raises(TandemError, match="replaced"):
         store.refresh()
+
+
+def test_another_store_with_episodes_of_the_same_lengths_is_noticed(tmp_path, embodiment, make_frames):
+    """Bug: it was known by its inode, and file systems give that of a removed folder to the next one."""
+    path = tmp_path / "a"
+    for seed in range(2):
+        with Recorder(path, embodiment) as recorder:
+            recorder.write_episode(EpisodeInfo(0, ""), make_frames(embodiment, 5, seed=seed))
+        if seed == 0:
+            store = Store(path)
+            open_rows = store.rows("top")
+            shutil.rmtree(path)
+            path.mkdir()  # before anything else takes the number
+    for read in (lambda: store.load("state"), store.refresh, lambda: open_rows[0], lambda: store.info(0)):
+        with pytest.raises(TandemError, match="replaced by another while it was open"):
+            read()
+
+
+def test_texts_that_were_added_since(tmp_path, embodiment, make_frames):
+    """Bug: a reader that had looked at the table of names called a relabelled store damaged."""
+    path = tmp_path / "a"
+    with Recorder(path, embodiment) as recorder:
+        recorder.write_episode(EpisodeInfo(0, "say"), make_frames(embodiment, 3))
+    store = Store(path)
+    assert store.info(0).outcome == ""
+    changing.relabel(path, Choice(episodes="0"), changing.Facts(outcome="dropped"))
+    assert store.info(0).outcome == "dropped"
+    assert store.episode_texts("outcome") == ["dropped"]
 
 
 def test_the_digest_names_the_content(tmp_path, embodiment, make_frames):
