@@ -2,10 +2,23 @@
 
 from dataclasses import dataclass, field
 
+import mujoco
 import numpy as np
 
 Vector = tuple[float, ...]
 UPRIGHT: Vector = (1.0, 0.0, 0.0, 0.0)
+
+
+def vector(values: np.ndarray) -> Vector:
+    """An array as plain numbers."""
+    return tuple(float(value) for value in values)
+
+
+def matrix(quat: Vector | np.ndarray) -> np.ndarray:
+    """The rotation (3, 3) of a quaternion (w, x, y, z)."""
+    flat = np.empty(9)
+    mujoco.mju_quat2Mat(flat, np.array(quat, float))
+    return flat.reshape(3, 3)
 
 
 @dataclass(frozen=True)

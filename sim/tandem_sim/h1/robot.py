@@ -10,14 +10,15 @@ does so through :class:`tandem_sim.h1.control.Servo`.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import mujoco
 import numpy as np
 
-from tandem_datasets.errors import TandemError
 from tandem_sim.h1 import unitree, wrist
-from tandem_sim.h1.links import Hinge, Link, Shape
+from tandem_sim.h1.links import UPRIGHT, Hinge, Link, Shape, Surface, Vector, vector
+from tandem_sim.h1.loading import links_of, menagerie_links
 from tandem_sim.h1.unitree import ARMS
 
 PRIMITIVES = "primitives"
@@ -120,11 +121,13 @@ def robot_spec(robot: str = PRIMITIVES) -> mujoco.MjSpec:
     _set_options(spec)
     for link in _links(robot):
         _add_link(spec, link)
+        if link.name == "torso_link":
+            _add_head_camera(spec, link)
+        elif link.name.endswith("_elbow_link"):
+            place = _within(link, wrist.MOUNT, UPRIGHT)
+            wrist.add_wrist(spec.body(link.name), link.arm, place, COLLISIONS[link.arm])
     for arm in ARMS:
-        _add_wrist(spec, arm)
-    torso = spec.body("torso_link")
-    assert torso is not None
-    add_head_camera(torso)
+        wrist.couple(spec, arm)
     _add_servos(spec)
     return spec
 
@@ -132,7 +135,7 @@ def robot_spec(robot: str = PRIMITIVES) -> mujoco.MjSpec:
 def _links(robot: str) -> tuple[Link, ...]:
     if robot == PRIMITIVES:
         return unitree.links()
-    raise TandemError(f"H1: robot is '{robot}' (allowed: {PRIMITIVES})")
+    return menagerie_links() if robot == MENAGERIE else links_of(Path(robot))
 
 
 def _set_options(spec: mujoco.MjSpec) -> None:
@@ -165,6 +168,8 @@ def _add_link(spec: mujoco.MjSpec, link: Link) -> None:
         wrist.add_hinge(body, link.joint, link.joint.name)
     for shape in link.shapes:
         _add_shape(body, shape, COLLISIONS[link.arm])
+    for surface in link.surfaces:
+        _add_surface(spec, body, surface)
 
 
 _KINDS = {
@@ -192,19 +197,34 @@ def _add_shape(body: mujoco.MjsBody, shape: Shape, collisions: wrist.Collisions)
     )
 
 
-def _add_wrist(spec: mujoco.MjSpec, arm: str) -> None:
-    forearm = spec.body(f"{arm}_elbow_link")
-    assert forearm is not None
-    wrist.add_wrist(spec, forearm, arm, (wrist.MOUNT, None), COLLISIONS[arm])
+def _add_surface(spec: mujoco.MjSpec, body: mujoco.MjsBody, surface: Surface) -> None:
+    spec.add_mesh(
+        name=surface.name,
+        uservert=surface.vertices.ravel(),
+        userface=surface.faces.ravel(),
+        inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL,  # a thin plate has no volume
+    )
+    body.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_MESH, meshname=surface.name, rgba=surface.rgba, contype=0, conaffinity=0, group=2
+    )
 
 
-def add_head_camera(torso: mujoco.MjsBody) -> None:
+def _within(link: Link, pos: Vector, quat: Vector) -> tuple[Vector, Vector]:
+    """A pose in Unitree's frame of a link, in the link's own frame."""
+    place, turned = np.empty(3), np.empty(4)
+    mujoco.mju_rotVecQuat(place, np.array(pos), np.array(link.frame_quat))
+    mujoco.mju_mulQuat(turned, np.array(link.frame_quat), np.array(quat))
+    return vector(place + np.array(link.frame_pos)), vector(turned)
+
+
+def _add_head_camera(spec: mujoco.MjSpec, torso: Link) -> None:
     """A camera in the head that looks down at the table."""
     sin, cos = np.sin(HEAD_PITCH), np.cos(HEAD_PITCH)
     right, up, back = [0.0, -1.0, 0.0], [sin, 0.0, cos], [-cos, 0.0, sin]
     quat = np.zeros(4)
     mujoco.mju_mat2Quat(quat, np.column_stack([right, up, back]).ravel())
-    torso.add_camera(name="head", pos=HEAD_CAMERA, quat=quat, fovy=HEAD_FOVY)
+    pos, turned = _within(torso, HEAD_CAMERA, vector(quat))
+    spec.body(torso.name).add_camera(name="head", pos=pos, quat=turned, fovy=HEAD_FOVY)
 
 
 @dataclass(frozen=True)

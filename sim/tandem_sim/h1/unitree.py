@@ -106,13 +106,13 @@ _TORSO = Link(
     inertia_quat=(0.999989, -0.00130808, -0.00282289, -0.00349105),
     joint=Hinge("torso", (0.0, 0.0, 1.0), -2.35, 2.35, torque=200.0, speed=23.0),
     shapes=(
-        Shape("cylinder", (0.066,), between=((0.0, 0.0, 0.01), (0.0, 0.0, 0.15)), rgba=GREY, collides=True),
-        Shape("box", (0.066, 0.125, 0.155), pos=(0.0, 0.0, 0.295), rgba=DARK, collides=True),
-        Shape("box", (0.006, 0.085, 0.09), pos=(0.066, 0.0, 0.33), rgba=GREY),
-        Shape("capsule", (0.052,), between=((0.0, -0.115, 0.435), (0.0, 0.115, 0.435)), rgba=DARK),
-        Shape("cylinder", (0.042,), between=((0.01, 0.0, 0.45), (0.025, 0.0, 0.6)), rgba=GREY),
-        Shape("ellipsoid", (0.078, 0.07, 0.098), pos=(0.03, 0.0, 0.655), rgba=DARK),
-        Shape("ellipsoid", (0.05, 0.062, 0.085), pos=(0.065, 0.0, 0.655), rgba=VISOR),
+        Shape("box", (0.071, 0.1, 0.235), pos=(0.0, 0.0, 0.24), rgba=DARK, collides=True),
+        Shape("box", (0.003, 0.07, 0.05), pos=(0.071, 0.0, 0.36), rgba=GREY),
+        Shape("capsule", (0.05,), between=((0.0, -0.12, 0.43), (0.0, 0.12, 0.43)), rgba=DARK),
+        Shape("capsule", (0.016,), between=((-0.025, 0.0, 0.47), (0.01, 0.05, 0.6)), rgba=GREY),
+        Shape("capsule", (0.016,), between=((-0.025, 0.0, 0.47), (0.01, -0.05, 0.6)), rgba=GREY),
+        Shape("capsule", (0.074,), between=((0.02, 0.0, 0.678), (0.045, 0.0, 0.672)), rgba=DARK),
+        Shape("capsule", (0.05,), between=((0.07, 0.0, 0.605), (0.068, 0.0, 0.67)), rgba=VISOR),
     ),
 )
 

@@ -50,11 +50,10 @@ class Collisions:
     conaffinity: int
 
 
-def add_wrist(spec: mujoco.MjSpec, forearm: mujoco.MjsBody, arm: str, mount: tuple, collisions: Collisions) -> None:
+def add_wrist(forearm: mujoco.MjsBody, arm: str, mount: tuple[Vector, Vector], collisions: Collisions) -> None:
     """Adds wrist, gripper, wrist camera and TCP site of ``arm`` ("left", "right") to the body ``forearm``.
 
     Args:
-        spec: what ``forearm`` belongs to.
         forearm: the elbow's body.
         arm: prefix of all names.
         mount: position and quaternion of the wrist's frame in the forearm's own frame; x along the forearm.
@@ -92,7 +91,6 @@ def add_wrist(spec: mujoco.MjSpec, forearm: mujoco.MjsBody, arm: str, mount: tup
     _add_camera(tool, arm)
     for side, sign in (("a", 1.0), ("b", -1.0)):
         _add_finger(tool, f"{arm}_finger_{side}", sign, bits)
-    _couple(spec, arm)
 
 
 def _body(parent: mujoco.MjsBody, name: str, place: tuple, mass: float, com: Vector, inertia: Vector) -> mujoco.MjsBody:
@@ -166,8 +164,8 @@ def _add_finger(tool: mujoco.MjsBody, name: str, sign: float, bits: dict) -> Non
     )
 
 
-def _couple(spec: mujoco.MjSpec, arm: str) -> None:
-    """One drive on both fingers: a tendon as long as the width, and an equality stiff enough that nothing creeps."""
+def couple(spec: mujoco.MjSpec, arm: str) -> None:
+    """Puts both fingers of ``arm`` on one drive: a tendon as long as the width, and an equality too stiff to creep."""
     tendon = spec.add_tendon(name=f"{arm}_grip")
     tendon.wrap_joint(f"{arm}_finger_a", 1.0)
     tendon.wrap_joint(f"{arm}_finger_b", 1.0)
