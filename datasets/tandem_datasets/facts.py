@@ -11,7 +11,7 @@ import numpy as np
 
 from tandem_datasets.errors import TandemError
 from tandem_datasets.frames import EpisodeInfo
-from tandem_datasets.layout import EPISODE_COLUMNS
+from tandem_datasets.layout import EPISODE_COLUMNS, TEXT_BYTES
 
 NAMED = ("outcome", "failure_reason", "env")
 """Fields that are rows of ``meta/names``; ``instruction`` is a row of ``meta/instructions``, in the column ``task``."""
@@ -105,15 +105,16 @@ def integer(value: Any, where: str) -> int:
 
 
 def text(value: Any, where: str) -> str:
-    """``value`` if it is text that UTF-8 can hold; raises TandemError otherwise."""
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:  # a lone surrogate
-            pass
-        else:
-            return value
-    raise TandemError(f"{where} is {value!r:.80} (allowed: text)")
+    """``value`` if it is text that UTF-8 can hold, and not too long; raises TandemError otherwise."""
+    try:
+        size = len(value.encode()) if isinstance(value, str) else -1
+    except UnicodeEncodeError:  # a lone surrogate
+        size = -1
+    if size < 0:
+        raise TandemError(f"{where} is {value!r:.80} (allowed: text)")
+    if size > TEXT_BYTES:
+        raise TandemError(f"{where} has {size} bytes (allowed: at most {TEXT_BYTES})")
+    return value
 
 
 def texts_of(infos: Iterable[EpisodeInfo]) -> list[str]:

@@ -21,6 +21,7 @@ from tandem_datasets.errors import TandemError
 SCHEMA = 1
 SHARD_ROWS = 256  # images and texts: one row per inner chunk, this many in a file
 CHUNK_ROWS = 4096  # vectors and numbers: rows in a file
+TEXT_BYTES = 1 << 20  # of one text, at most
 TEXT_ROWS = 1 << 20  # of meta/provenance, whose rows are single bytes
 STATE_STREAM = "state"
 CHECKSUM = "crc32c"
@@ -55,6 +56,11 @@ class Column:
         """Size of one decoded row; texts have none."""
         assert self.dtype is not None
         return math.prod(self.row) * self.dtype.itemsize
+
+    @cached_property
+    def most_bytes(self) -> int:
+        """More than an encoded row of a sharded column ever has; an index that says more is not believed."""
+        return TEXT_BYTES + 64 if self.dtype is None else 2 * self.row_bytes + (64 << 10)
 
     def file_name(self, index: int) -> str:
         """The shard or chunk that holds rows from ``index * rows_per_file``."""

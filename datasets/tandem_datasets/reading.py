@@ -118,7 +118,7 @@ def read_shard_rows(place: Place, column: Column, number: int, rows: Sequence[in
     with place.file(f"{column.key}/{column.file_name(number)}", where) as file:
         index, size = read_index(file, column, where)
         index = index[rows]
-        check_rows(index, size, f"{where}: {column.key}")
+        check_rows(index, size, column, where)
         ends = index.sum(axis=1, dtype=np.uint64)
         return file.spans(list(zip(index[:, 0].tolist(), ends.tolist(), strict=True)))
 

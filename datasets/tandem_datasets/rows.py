@@ -130,16 +130,16 @@ class ColumnRows:
                 file.read_into(file.lows[first], out[at : at + count])
                 continue
             lows, highs = file.lows[first : first + count], file.highs[first : first + count]
-            start, stop = (lows[0], highs[-1]) if file.in_order else (min(lows), max(highs))
-            if stop - start > len(scratch):
-                scratch = memoryview(bytearray(2 * (stop - start)))
-            file.fill(scratch[: stop - start], start)
-            k = 0
-            try:
-                for k in range(count):
+            for k in range(count):
+                if k == 0 or not file.in_order:  # else one call reads all
+                    start, stop = lows[k], highs[-1] if file.in_order else highs[k]
+                    if stop - start > len(scratch):
+                        scratch = memoryview(bytearray(2 * (stop - start)))
+                    file.fill(scratch[: stop - start], start)
+                try:
                     decode(scratch[lows[k] - start : highs[k] - start], out[at + k])
-            except (ValueError, RuntimeError) as error:
-                raise damaged_row(self.column, number, first + k, error, self._where) from error
+                except (ValueError, RuntimeError) as error:
+                    raise damaged_row(self.column, number, first + k, error, self._where) from error
 
     def _file(self, number: int) -> "_OpenFile":
         return self._files.get(number) or self._open(number)
@@ -308,7 +308,7 @@ def _checked_index(file: PlacedFile, column: Column, number: int, rows: int, whe
     """Offset and size of each committed row of a shard, each found to lie within it: uint64 (n, 2)."""
     index, size = read_index(file, column, where)
     committed = index[: min(rows - number * column.rows_per_file, column.rows_per_file)]
-    check_rows(committed, size, f"{where}: {column.key}")
+    check_rows(committed, size, column, where)
     return committed
 
 

@@ -52,7 +52,7 @@ class ShardWriter:
         with open_data(self._path(), self._where) as file:
             index, size = _read_index(file, self._where, self._column.key)
         kept = index[:used]
-        check_rows(kept, size, f"{self._where}: {self._column.key}")
+        check_rows(kept, size, self._column, self._where)
         self._index[:used], self._used, self._seen = kept, used, True
         self._end = int(kept.sum(axis=1, dtype=np.uint64).max())
         if (index[used:] != _EMPTY).any():
@@ -217,12 +217,15 @@ def _read_index(file: BinaryIO, where: str, key: str) -> tuple[np.ndarray, int]:
     return parse_index(file.read(TRAILER_BYTES), where, key), size
 
 
-def check_rows(index: np.ndarray, size: int, where: str) -> None:
-    """Raises TandemError unless the rows of this part of an index are there and within the first ``size`` bytes."""
+def check_rows(index: np.ndarray, size: int, column: Column, where: str) -> None:
+    """Raises TandemError unless the rows of this part of an index are there, each in bytes of its own, all of them
+    within the first ``size``, and none longer than it can be."""
     offsets, sizes = index[:, 0], index[:, 1]
     limit = np.uint64(size)
     if (offsets > limit).any() or (sizes > limit - np.minimum(offsets, limit)).any():
-        raise TandemError(f"{where} is damaged (a shard lacks committed rows)")
+        raise TandemError(f"{where}: {column.key} is damaged (a shard lacks committed rows)")
+    if len(sizes) and (sizes.max() > column.most_bytes or sizes.sum() > limit):
+        raise TandemError(f"{where}: {column.key} is damaged (a shard says that it holds more than it can)")
 
 
 def _blocks(path: str, size: int) -> Iterator[bytes]:

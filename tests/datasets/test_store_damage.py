@@ -5,11 +5,13 @@ import os
 import resource
 import shutil
 
+import google_crc32c
 import numpy as np
 import pytest
 
 from tandem_datasets.errors import TandemError
 from tandem_datasets.frames import EpisodeInfo
+from tandem_datasets.ops.validate import validate
 from tandem_datasets.recorder import Recorder
 from tandem_datasets.store import Store
 
@@ -271,6 +273,50 @@ def test_gigantic_images_are_refused_before_memory_is_taken(path):
     with pytest.raises(TandemError, match=r"row 0 of .* is damaged: content of 144 bytes instead of 805306368"):
         Store(path).load("top")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
+
+
+def _claim(file, rows):
+    """Gives a shard an index that says of its first rows that they lie so: (offset, size)."""
+    data = file.read_bytes()
+    index = np.frombuffer(data[-4100:-4], "<u8").reshape(256, 2).copy()
+    index[: len(rows)] = rows
+    end = int(np.array(rows).sum(1).max())
+    with file.open("r+b") as shard:
+        shard.truncate(max(end, len(data) - 4100))  # sparse: it costs whoever sends it nothing
+        shard.seek(0, os.SEEK_END)
+        shard.write(index.tobytes() + google_crc32c.value(index.tobytes()).to_bytes(4, "little"))
+
+
+@pytest.mark.parametrize("case", ["giant row", "giant text", "the same row", "rows far apart"])
+def test_rows_that_would_fill_the_memory(path, case):
+    """Bug: files with holes say that a row has gigabytes, and so much memory was taken before it was looked at."""
+    key = "meta/names/c.0" if case == "giant text" else "data/top/c.0.0.0.0"
+    rows = {
+        "giant row": [(0, 2**36)],
+        "giant text": [(0, 2**36)],
+        "the same row": [(0, 60_000)] * 256,
+        "rows far apart": [(2**36 + 150, 150), (0, 150)],
+    }[case]
+    images = Store(path).load("top")
+    _claim(path / key, rows)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    store = Store(path)
+    pixels = (lambda: store.load("top"), lambda: store.rows("top")[0:2])
+    for read in (lambda: store.names,) if case == "giant text" else pixels:
+        with pytest.raises(TandemError, match=r"is damaged"):
+            read()
+    if case == "giant row":
+        assert validate(path, repair=True).deleted == [0]
+        assert Store(path).load("top", 1, 300).tobytes() == images[1:].tobytes()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
+
+
+def test_texts_have_a_length_that_every_reader_takes(tmp_path, embodiment, make_frames):
+    with Recorder(tmp_path / "a", embodiment) as recorder:
+        recorder.write_episode(EpisodeInfo(0, "ä" * 2**19), make_frames(embodiment, 1))
+        with pytest.raises(TandemError, match=r"instruction has 1048577 bytes .allowed: at most 1048576"):
+            recorder.write_episode(EpisodeInfo(0, "a" * (2**20 + 1)), make_frames(embodiment, 1))
+    assert len(Store(tmp_path / "a").info(0).instruction) == 2**19
 
 
 @pytest.mark.parametrize(

@@ -152,14 +152,18 @@ class Repair:
         path = os.path.join(self._root, column.key, column.file_name(number))
         try:
             with open_data(path, "") as file:
-                data = file.read()
+                shard = file.fileno()
+                size = os.fstat(shard).st_size - TRAILER_BYTES
+                if size < 0:
+                    return [None] * count
+                trailer = os.pread(shard, TRAILER_BYTES, size)
+                index = np.frombuffer(trailer, "<u8", SHARD_ROWS * 2).reshape(SHARD_ROWS, 2)[:count].tolist()
+                there = (0 < length <= column.most_bytes and at + length <= size for at, length in index)
+                return [
+                    os.pread(shard, length, at) if ok else None for ok, (at, length) in zip(there, index, strict=True)
+                ]
         except TandemError:
             return [None] * count
-        size = len(data) - TRAILER_BYTES
-        if size < 0:
-            return [None] * count
-        index = np.frombuffer(data, "<u8", SHARD_ROWS * 2, size).reshape(SHARD_ROWS, 2)[:count].tolist()
-        return [data[at : at + length] if at + length <= size and length else None for at, length in index]
 
     def _chunk(self, column: Column, number: int) -> None:
         """Gives a file of numbers its size; of episodes, what it has lost is told anew as far as possible."""

@@ -171,7 +171,7 @@ def _sharded(bones: Skeleton, column: Column, number: int, rows: int) -> str:
     try:
         with open_data(os.path.join(bones.root, column.key, name), "") as file:
             index, size = read_index(LocalFile(file.fileno(), name, ""), column, "")
-            check_rows(index[:used], size, column.key)
+            check_rows(index[:used], size, column, "")
     except TandemError as error:
         return _reason(error)
     return ""
