@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tandem_sim.bricks.parameters import BrickSize
+from tandem_sim.bricks.parameters import BrickSize, SnapParameters
 
 Vector = Sequence[float]
 
@@ -33,6 +33,11 @@ class Misfit:
     vertical: float
     yaw: float
     tilt: float
+
+    def within(self, gates: SnapParameters, pitch: float) -> bool:
+        """Whether a press at this misfit may lock; ``pitch`` in m."""
+        near = self.studs > 0 and self.planar <= gates.planar * pitch and self.vertical <= gates.vertical * pitch
+        return near and self.yaw <= gates.yaw and self.tilt <= gates.tilt
 
 
 def covered(lower: BrickSize, upper: BrickSize, seat: Seat) -> tuple[range, range]:

@@ -43,6 +43,8 @@ class Vicinity:
         self._others = _others(model, bricks)
         self._others_size = model.geom_rbound[self._others]
         self._model = model
+        self.near: set[int] = set()
+        """The free pairs of the last look of which one lies above the other."""
 
     def look(self, data: mujoco.MjData, substeps: int, joined: np.ndarray) -> np.ndarray:
         """The pairs that could lock or let go within ``substeps``.
@@ -62,6 +64,7 @@ class Vicinity:
         if candidates.size:
             candidates = candidates[self._facing(candidates, apart[candidates], distance[candidates], time)]
         held = np.flatnonzero(joined)
+        self.near = set(candidates.tolist())
         if not candidates.size and not held.size:
             return candidates
         return self._stirred(data, np.union1d(candidates, held))

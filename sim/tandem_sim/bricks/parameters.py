@@ -63,17 +63,20 @@ class SnapParameters:
     """Largest distance from the seated height, pitches (2.9 mm of 16 mm): ours, less than a stud is high."""
     yaw: float = math.radians(5)
     """Largest turn away from the nearest quarter turn, rad: BrickSim."""
-    tilt: float = math.radians(5)
-    """Largest angle between the stud axes, rad: BrickSim."""
+    tilt: float = math.radians(3)
+    """Largest angle between the stud axes, rad: ours; BrickSim allows 5 degrees, from where a stiff wrist that holds on
+    strains the fit enough to peel it off again."""
     press: float = 1.0
     """Contact normal force per engaged stud that presses the studs in, N: ours; BrickSim asks 1 N of the whole brick,
     StableLego's stud holds 0.98 N, and a friction fit takes about as much to press as to pull."""
     hold: float = 0.010
-    """The gates and the force have to hold this long without a break, s: ours."""
+    """What is felt of the force follows it with this time constant, s, and starts anew when a gate fails: ours. No more
+    than 1.5 times the needed force counts, so that a strong press locks after 10 ms and one of 1.2 times after 18."""
     ramp: float = 0.040
     """From locking to the grid pose, s: ours; a brick 1.5 mm off moves at 0.06 m/s at most."""
-    pull: float = 2.0
-    """Pull along the stud axis that a stud holds, N: ours, between StableLego (0.98 N) and BrickSim (2.1 to 2.8 N)."""
+    pull: float = 3.0
+    """Pull along the stud axis that a stud holds, N: ours, between BrickSim (2.1 to 2.8 N at LEGO's scale) and
+    StableLego (0.98 N at LEGO's scale, by the area of a press fit 3.9 N at twice that)."""
     overload: float = 0.004
     """A load beyond what the studs hold lets go after this time, s: ours; a single solver step breaks nothing."""
     cooldown: float = 0.100

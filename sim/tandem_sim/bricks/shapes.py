@@ -41,8 +41,9 @@ PLATE_COLOUR = (0.55, 0.57, 0.58, 1.0)
 FRICTION = (0.5, 0.005, 0.0001)  # slide, spin (m), roll (m); ABS on ABS slides at 0.4 to 0.5; ours
 _MASSES = {(1, 2): 0.81, (1, 4): 1.57, (2, 2): 1.15, (2, 3): 1.66, (2, 4): 2.16}  # g at LEGO's scale; BrickSim, who
 # weighed them; 2x3 is the mean of its neighbours
-_SOLREF, _SOLIMP = (0.004, 1.0), (0.99, 0.999, 0.0001, 0.5, 2.0)  # stiff: softer, 3 N drive a gram-scale brick through
-_WELD_SOLIMP = (0.9999, 0.9999, 0.001, 0.5, 2.0)
+# Stiff: with MuJoCo's own values 3 N drive a gram-scale brick through another; much stiffer, contacts rattle.
+_SOLREF, _SOLIMP = (0.01, 1.0), (0.999, 0.9999, 0.0001, 0.5, 2.0)
+_WELD_SOLREF, _WELD_SOLIMP = (0.004, 1.0), (0.9999, 0.9999, 0.001, 0.5, 2.0)
 _PREFIX, _WELD = "brick/", "snap/"
 
 
@@ -164,7 +165,7 @@ def prepare(spec: mujoco.MjSpec) -> None:
                 continue
             spec.add_equality(
                 name=f"{_WELD}{name}/{other}", type=mujoco.mjtEq.mjEQ_WELD, objtype=mujoco.mjtObj.mjOBJ_BODY,
-                name1=name, name2=other, active=False, solref=list(_SOLREF), solimp=list(_WELD_SOLIMP),
+                name1=name, name2=other, active=False, solref=list(_WELD_SOLREF), solimp=list(_WELD_SOLIMP),
             )  # fmt: skip
 
 

@@ -22,6 +22,8 @@ from tandem_sim.bricks.shapes import Brick, bricks_of, welds_of
 
 _CHUNK = 10  # substeps between two looks at what could happen
 _RESTLESS_S = 0.1  # after a change everything is watched for so long
+_KNOCK = 1.5  # a push counts for no more than this times what is needed, so that a knock locks nothing
+_FACING = 0.9  # cosine between a contact's normal and the stud axis; others are bumps of walls
 _AT_EASE = 0.5  # a connection that bears more of its strength than this is watched
 
 
@@ -94,7 +96,7 @@ class Snapping:
 
     def _clear(self) -> None:
         self._joints: dict[int, _Joint] = {}
-        self._pressed: dict[int, int] = {}
+        self._felt: dict[int, float] = {}
         self._cold: dict[int, int] = {}
         self._now = 0
         self._watch_until = self._restless
@@ -128,6 +130,10 @@ class Snapping:
         below, above = self._brick(lower), self._brick(upper)
         place, turn = self._relative(data, below, above)
         return grid.nearest(below.size, above.size, below.pitch, place.tolist(), matrix(turn).tolist())
+
+    def pose_in(self, data: mujoco.MjData, a: str, b: str) -> Pose:
+        """Where ``b`` is in ``a``'s frame: place (3,), m, and quaternion (4,)."""
+        return self._relative(data, self._brick(a), self._brick(b))
 
     # what moves time
 
@@ -169,7 +175,6 @@ class Snapping:
             if live.size == 0:
                 mujoco.mj_step(self.model, data, chunk)
                 self._now += chunk
-                self._pressed.clear()
             else:
                 self._walk(data, chunk, live)
             left -= chunk
@@ -179,14 +184,15 @@ class Snapping:
     def _live(self, data: mujoco.MjData, substeps: int) -> np.ndarray:
         if self._exhaustive or self._now < self._watch_until or any(j.load > _AT_EASE for j in self._joints.values()):
             return np.arange(len(self._pairs))
-        return self._vicinity.look(data, substeps, self._joined)
+        live = self._vicinity.look(data, substeps, self._joined)
+        for number in [number for number in self._felt if number not in self._vicinity.near]:
+            del self._felt[number]
+        return live
 
     def _walk(self, data: mujoco.MjData, substeps: int, live: np.ndarray) -> None:
         watched = np.zeros((len(self.bricks) + 1, len(self.bricks) + 1), bool)  # the last one: no brick
         watched[self._pairs[live, 0], self._pairs[live, 1]] = True
         watched |= watched.T
-        for number in [number for number in self._pressed if number not in set(live.tolist())]:
-            del self._pressed[number]
         for _ in range(substeps):
             mujoco.mj_step(self.model, data)
             self._now += 1
@@ -223,51 +229,54 @@ class Snapping:
                 self._part(data, joint)
 
     def _press(self, data: mujoco.MjData, watched: np.ndarray) -> None:
-        """Counts for how long pairs are pressed together in the right place, and locks them."""
+        """Feels how hard free pairs are pressed together, and locks those pressed long enough in the right place."""
+        pushes = self._pushes(data, watched)
+        for number in [number for number in self._felt if number not in pushes and watched[tuple(self._pairs[number])]]:
+            del self._felt[number]
+        for number, force in pushes.items():
+            fit = self._fitting(data, number)
+            if fit is None:
+                self._felt.pop(number, None)
+                continue
+            needed = self.parameters.press * fit.studs
+            felt = self._felt.get(number, 0.0)
+            felt += (min(force, _KNOCK * needed) - felt) / self._hold
+            self._felt[number] = felt
+            if felt >= needed and self._agrees(fit):
+                del self._felt[number]
+                self._join(data, fit, ramp=True)
+
+    def _pushes(self, data: mujoco.MjData, watched: np.ndarray) -> dict[int, float]:
+        """Contact normal force along the stud axis, N, of each watched free pair that is pressed now or was felt."""
         if not data.ncon:
-            self._pressed.clear()
-            return
+            return {}
         contacts = data.contact
         bricks = self._brick_of_geom[contacts.geom]
         found = np.flatnonzero(watched[bricks[:, 0], bricks[:, 1]])
         if not found.size:
-            self._pressed.clear()
-            return
-        pressed = {}
-        for number, force in self._pushes(data, found, bricks[found]).items():
-            edge = self._fitting(data, number, force)
-            if edge is not None:
-                pressed[number] = self._pressed.get(number, 0) + 1
-                if pressed[number] >= self._hold:
-                    del pressed[number]
-                    self._join(data, edge, ramp=True)
-        self._pressed = pressed
-
-    def _pushes(self, data: mujoco.MjData, found: np.ndarray, bricks: np.ndarray) -> dict[int, float]:
-        """Contact normal force along the stud axis of each free pair, N."""
+            return {}
         forces: dict[int, float] = {}
-        first = data.contact.efc_address[found]
-        normals = data.contact.frame[found, :3]
         wrench = np.zeros(6)
-        for at, contact in enumerate(found):
-            a, b = int(bricks[at, 0]), int(bricks[at, 1])
+        rows, normals = contacts.efc_address[found].tolist(), contacts.frame[found, :3]
+        for at, (contact, (a, b)) in enumerate(zip(found.tolist(), bricks[found].tolist(), strict=True)):
             number = self._numbers.get((a, b) if a < b else (b, a))
-            if number is None or first[at] < 0 or number in self._joints or self._cold.get(number, 0) > self._now:
+            if number is None or rows[at] < 0 or number in self._joints or self._cold.get(number, 0) > self._now:
                 continue
             along = abs(float(normals[at] @ data.xmat[self.bricks[a].body, 2::3]))
-            if along < 0.9:
+            if along < _FACING:
                 continue
             if self._elliptic:
-                force = float(data.efc_force[first[at]])
+                force = float(data.efc_force[rows[at]])
             else:
-                mujoco.mj_contactForce(self.model, data, int(contact), wrench)
+                mujoco.mj_contactForce(self.model, data, contact, wrench)
                 force = float(wrench[0])
             forces[number] = forces.get(number, 0.0) + force * along
-        return {number: forces[number] for number in sorted(forces) if forces[number] >= self.parameters.press}
+        least = self.parameters.press
+        return {number: forces[number] for number in sorted(forces) if forces[number] >= least or number in self._felt}
 
-    def _fitting(self, data: mujoco.MjData, number: int, force: float) -> Connection | None:
-        """The connection that a pressed pair would make, if it passes every gate."""
-        a, b = (self.bricks[at] for at in self._pairs[number])
+    def _fitting(self, data: mujoco.MjData, number: int) -> Connection | None:
+        """The connection that a pressed pair would make, if it lies within the gates."""
+        a, b = (self.bricks[at] for at in self._pairs[number].tolist())
         turn_a, turn_b = data.xmat[a.body].reshape(3, 3), data.xmat[b.body].reshape(3, 3)
         apart = data.xpos[b.body] - data.xpos[a.body]
         lower, upper = (a, b) if float(apart @ turn_a[:, 2]) > 0 else (b, a)
@@ -275,22 +284,10 @@ class Snapping:
             return None
         if lower is b:
             turn_a, turn_b, apart = turn_b, turn_a, -apart
-        misfit = grid.nearest(
-            lower.size, upper.size, lower.pitch, (apart @ turn_a).tolist(), (turn_a.T @ turn_b).tolist()
-        )
-        limit, pitch = self.parameters, lower.pitch
-        fits = (
-            misfit.studs > 0
-            and force >= limit.press * misfit.studs
-            and misfit.planar <= limit.planar * pitch
-            and misfit.vertical <= limit.vertical * pitch
-            and misfit.yaw <= limit.yaw
-            and misfit.tilt <= limit.tilt
-        )
-        if not fits:
-            return None
-        edge = Connection(lower.name, upper.name, misfit.seat, misfit.studs)
-        return edge if self._agrees(edge) else None
+        offset, turn = (apart @ turn_a).tolist(), (turn_a.T @ turn_b).tolist()
+        misfit = grid.nearest(lower.size, upper.size, lower.pitch, offset, turn)
+        fits = misfit.within(self.parameters, lower.pitch)
+        return Connection(lower.name, upper.name, misfit.seat, misfit.studs) if fits else None
 
     def _agrees(self, edge: Connection) -> bool:
         """Whether the studs of what already hangs together line up with the new connection."""

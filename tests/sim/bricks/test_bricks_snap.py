@@ -27,7 +27,9 @@ def _press_on_plate(force: float, offset: tuple[float, float]) -> Snapping:
     return snapping
 
 
-@pytest.mark.parametrize("force, offset, studs", [(9.6, (0.0005, 0.001), 8), (6.0, (0, 0), 0), (9.6, (0.00225, 0), 0)])
+@pytest.mark.parametrize(
+    ("force", "offset", "studs"), [(9.6, (0.0005, 0.001), 8), (6.0, (0, 0), 0), (9.6, (0.00225, 0), 0)]
+)
 def test_presses_lock_in_the_right_place_only(force, offset, studs):
     edges = _press_on_plate(force, offset).connections.edges
     assert [edge.studs for edge in edges] == ([studs] if studs else [])
