@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from tandem_datasets.checksums import crc32c
 from tandem_datasets.errors import TandemError
 from tandem_datasets.store import Store
 from tandem_datasets.windows import WindowReader, WindowSpec
@@ -56,8 +57,8 @@ class WindowDataset:
 
     @property
     def content(self) -> str:
-        """What a resumed order must find again: the stores' digests, and how many windows there are of each."""
-        return "+".join(f"{reader.store.digest}:{len(reader)}" for reader in self.readers)
+        """What a resumed order must find again: the stores' digests, and where the windows of each begin."""
+        return "+".join(f"{reader.store.digest}:{crc32c(reader.frames.tobytes()):08x}" for reader in self.readers)
 
     def read(self, windows: Any, empty: Callable[..., np.ndarray] | None = None) -> dict[str, np.ndarray]:
         """Windows of any of the stores as one batch, see :meth:`windows.WindowReader.read`.

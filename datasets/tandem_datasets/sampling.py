@@ -27,8 +27,8 @@ class WindowSampler:
         batch_size: windows of one rank's batch.
         seed: of the order.
         store_weights: one per store: what share of the samples is of it; None: as many as it has windows.
-        source_weights: by name (see :data:`windows.SOURCES`): what share is from whom; those that are not named are
-            left out; None: as many as there are.
+        source_weights: by name (see :data:`windows.SOURCES`): what share is from whom, with ``store_weights`` of each
+            store's samples; those that are not named are left out; None: as many as there are.
         shuffle: False: in the stores' order.
         rank, world: which of how many processes.
 
@@ -101,6 +101,9 @@ class WindowSampler:
         samples = state.get("samples")
         if type(samples) is not int or samples < 0:
             raise TandemError(f"{_WHERE}: resume: samples is {samples!r:.40} (allowed: a count)")
+        drawn = samples % self._epoch_samples
+        if drawn + self._step > self._epoch_samples:  # batches are larger now, and what is left makes none
+            samples += self._epoch_samples - drawn
         self._samples = samples
 
 
@@ -127,7 +130,6 @@ def _groups(
     dataset: WindowDataset, store_weights: Sequence[float] | None, source_weights: Mapping[str, float] | None
 ) -> tuple[list[np.ndarray], list[float]]:
     """Windows by store and source, as far as these are weighted, and each group's weight."""
-    stores, sources = dataset.stores, dataset.sources
     if store_weights is not None and len(store_weights) != len(dataset.readers):
         raise TandemError(
             f"{_WHERE}: {len(store_weights)} weights for {len(dataset.readers)} stores (allowed: one each)"
@@ -135,22 +137,25 @@ def _groups(
     for name in source_weights or {}:
         if name not in SOURCES:
             raise unknown(f"{_WHERE}: source", name, SOURCES)
-    by_store = [None] if store_weights is None else list(range(len(dataset.readers)))
-    by_source = [None] if source_weights is None else list(source_weights)
+    given = [*(store_weights or ()), *(source_weights or {}).values()]
+    if not given or not all(np.isfinite(weight) and weight > 0 for weight in given):
+        raise TandemError(f"{_WHERE}: weights are {given} (allowed: positive numbers)")
+    stores, sources = dataset.stores, dataset.sources
     groups, weights = [], []
-    for store in by_store:
-        of_store = np.ones(len(dataset), bool) if store is None else stores == store
-        if store is not None and not of_store.any():
-            raise TandemError(f"{_WHERE}: {dataset.readers[store].store.name} has no window to weigh")
-        for source in by_source:
-            group = np.flatnonzero(of_store if source is None else of_store & (sources == SOURCES[source]))
-            if not len(group):
-                continue
-            groups.append(group)
-            share = 1.0 if store is None or store_weights is None else float(store_weights[store])
-            weights.append(share * (1.0 if source is None or source_weights is None else float(source_weights[source])))
-    found = set(sources.tolist())
-    missing = [name for name in source_weights or {} if SOURCES[name] not in found]
+    for which, share in enumerate([1.0] if store_weights is None else store_weights):
+        of_store = np.ones(len(dataset), bool) if store_weights is None else stores == which
+        if source_weights is None:
+            found = [(np.flatnonzero(of_store), 1.0)]
+        else:
+            found = [(np.flatnonzero(of_store & (sources == SOURCES[s])), w) for s, w in source_weights.items()]
+        found = [(group, weight) for group, weight in found if len(group)]
+        if not found and store_weights is not None:
+            wanted = f" from {', '.join(source_weights)}" if source_weights else ""
+            raise TandemError(f"{_WHERE}: {dataset.readers[which].store.name} has no window{wanted} to weigh")
+        whole = sum(weight for _, weight in found)
+        groups += [group for group, _ in found]
+        weights += [share * weight / whole for _, weight in found]
+    missing = [name for name in source_weights or {} if not (sources == SOURCES[name]).any()]
     if missing:
         raise TandemError(f"{_WHERE}: no window is from {', '.join(missing)} (allowed: sources that are there)")
     return groups, weights

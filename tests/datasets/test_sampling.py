@@ -80,6 +80,18 @@ def test_ranks_share_one_order(dataset):
     assert drawn == alone[:2]
 
 
+def test_an_epoch_whose_rest_makes_no_batch_of_another_size(dataset):
+    """Bug: resumed so, every pass was empty, for ever."""
+    small = WindowSampler(dataset, 8, seed=7)
+    list(zip(range(len(small) - 1), small, strict=False))
+    large = WindowSampler(dataset, 30, seed=7)
+    large.load_state_dict(small.state_dict())
+    assert large.epoch == 1
+    again = WindowSampler(dataset, 30, seed=7)
+    list(again)
+    assert list(large) == list(again)
+
+
 def test_epochs_differ_and_are_whole(dataset):
     sampler = WindowSampler(dataset, 8)
     first, second = list(sampler), list(sampler)
@@ -99,9 +111,18 @@ def test_stores_and_sources_by_weight(dataset):
     kinds = dataset.sources[drawn]
     assert set(kinds.tolist()) == {SOURCES["person"], SOURCES["label"]}
     assert np.mean(kinds == SOURCES["person"]) == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_store_has_its_share_whatever_sources_it_has(dataset):
+    """Bug: a store that lacks a source was drawn less often than its weight says."""
     both = WindowSampler(dataset, 8, store_weights=[1, 1], source_weights={"person": 1, "label": 3, "expert": 1})
     drawn = np.concatenate([list(both) for _ in range(120)]).reshape(-1)
-    assert set(dataset.sources[drawn].tolist()) == {SOURCES["person"], SOURCES["label"], SOURCES["expert"]}
+    stores, sources = dataset.stores[drawn], dataset.sources[drawn]
+    assert np.mean(stores == 0) == pytest.approx(0.5, abs=0.01)
+    assert set(sources[stores == 1].tolist()) == {SOURCES["person"]}
+    assert np.mean(sources[stores == 0] == SOURCES["label"]) == pytest.approx(0.75, abs=0.01)
+    with pytest.raises(TandemError, match="b has no window from label, expert"):
+        WindowSampler(dataset, 8, store_weights=[1, 1], source_weights={"label": 3, "expert": 1})
 
 
 @pytest.mark.parametrize(
@@ -127,6 +148,9 @@ def test_an_order_of_something_else_is_not_resumed(dataset, stores):
         WindowSampler(dataset, 8, seed=2).load_state_dict(state)
     with pytest.raises(TandemError, match="resume: content is"):
         WindowSampler(WindowDataset.of(stores[:1], SPEC), 8, seed=1).load_state_dict(state)
+    first, later = (WindowReader(stores[0], SPEC) for _ in range(2))
+    later.frames = later.frames + 1  # as many, but others
+    assert WindowDataset([first]).content != WindowDataset([later]).content
     with pytest.raises(TandemError, match="resume: weights is"):
         WindowSampler(dataset, 8, seed=1, store_weights=[1, 2]).load_state_dict(state)
     with pytest.raises(TandemError, match="resume: samples is"):
