@@ -1,7 +1,9 @@
 """Work on many items by several processes, with the results in the items' order and bounded memory."""
 
+import os
 import queue
 import signal
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
@@ -83,6 +85,7 @@ class _One[T, R]:
 
 def _work(function: Callable[[Any], Iterable[Any]], items: Sequence[Any], results: Any) -> None:
     """What a process does: all its items, each ended by a mark."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         for item in items:
             for result in function(item):
@@ -90,6 +93,16 @@ def _work(function: Callable[[Any], Iterable[Any]], items: Sequence[Any], result
             results.put((_END, None))
     except TandemError as error:
         results.put((_ERROR, str(error)))
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed takes nothing from the queue any more, on which this process would wait for ever."""
+    from multiprocessing import parent_process
+
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _results(results: Any, process: Any, where: str) -> Iterator[Any]:

@@ -1,8 +1,12 @@
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 from contextlib import closing
 from functools import partial
 
+import psutil
 import pytest
 
 from tandem_datasets.codecs import codec_by_name
@@ -32,6 +36,28 @@ def test_an_error_in_a_worker_arrives_as_its_one_line(workers):
 def test_a_dead_worker_is_told():
     with pytest.raises(TandemError, match="here: worker process ended with status 3"):
         list(in_order(os._exit, [3, 3], 2, "here"))
+
+
+def test_workers_end_with_who_started_them():
+    """Bug: killed, it left processes behind that waited for ever to be asked for their results."""
+    code = """
+        import multiprocessing, time
+        from tandem_datasets.workers import in_order
+        results = in_order(time.sleep, [0.0] * 100, 2, "here")
+        next(results)
+        print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+        time.sleep(60)
+    """
+    run = [sys.executable, "-c", textwrap.dedent(code)]
+    with subprocess.Popen(run, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        workers = [psutil.Process(int(pid)) for pid in owner.stdout.readline().split()]
+        owner.kill()
+    assert len(workers) == 2
+    _, left = psutil.wait_procs(workers, timeout=10)
+    for process in left:
+        process.kill()
+    assert not left
 
 
 def test_ctrl_c_is_left_to_who_started_them():
