@@ -12,10 +12,10 @@ import numpy as np
 from tandem_sim.bricks.parameters import SnapParameters
 from tandem_sim.bricks.shapes import Brick
 
-_SLACK_ACCELERATION = 60.0  # m/s2 that two bricks may gain on each other between two looks; an arm gives less than 30
+SLACK_ACCELERATION = 60.0  # m/s2 that two bricks may gain on each other between two looks; an arm gives less than 30
 _REACH = 0.05  # m that a hand may come nearer between two looks: 2.5 m/s for 20 ms
 _STILL, _STILL_TURNING = 0.02, 0.5  # m/s, rad/s
-_ALIGNED = 0.9  # cosine between stud axes; the gates ask far more, the rest is room to turn
+ALIGNED = 0.9  # cosine between stud axes; the gates ask far more, the rest is room to turn
 
 
 class Vicinity:
@@ -59,7 +59,7 @@ class Vicinity:
         apart = self._place[self._second] - self._place[self._first]
         distance = np.einsum("ij,ij->i", apart, apart)
         time = substeps * self._model.opt.timestep
-        roughly = self._across + self._seat + (0.5 * _SLACK_ACCELERATION * time + 4.0) * time
+        roughly = self._across + self._seat + (0.5 * SLACK_ACCELERATION * time + 4.0) * time
         candidates = np.flatnonzero((distance < roughly * roughly) & ~joined)
         if candidates.size:
             candidates = candidates[self._facing(candidates, apart[candidates], distance[candidates], time)]
@@ -84,14 +84,14 @@ class Vicinity:
         first, second = self._first[chosen], self._second[chosen]
         up, down = self._axis[first], self._axis[second]
         closing = self._speed[second, :3] - self._speed[first, :3]
-        margin = np.sqrt(np.einsum("ij,ij->i", closing, closing)) * time + 0.5 * _SLACK_ACCELERATION * time * time
+        margin = np.sqrt(np.einsum("ij,ij->i", closing, closing)) * time + 0.5 * SLACK_ACCELERATION * time * time
         seat, near = self._seat[chosen], self._vertical + margin
         over = np.einsum("ij,ij->i", up, apart)
         under = -np.einsum("ij,ij->i", down, apart)
         above = (np.abs(over - seat) < near) | (np.abs(under - seat) < near)
         reach = self._across[chosen] + margin
         beside = distance - seat * seat < reach * reach + 2 * seat * near + near * near
-        return np.flatnonzero(above & beside & (np.einsum("ij,ij->i", up, down) > _ALIGNED))
+        return np.flatnonzero(above & beside & (np.einsum("ij,ij->i", up, down) > ALIGNED))
 
     def _stirred(self, data: mujoco.MjData, chosen: np.ndarray) -> np.ndarray:
         """Of the chosen pairs: those that move, that something else could touch, or that lean on such."""

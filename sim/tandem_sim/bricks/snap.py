@@ -12,6 +12,7 @@ import numpy as np
 
 from tandem_datasets.errors import TandemError, unknown
 from tandem_sim.bricks import grid
+from tandem_sim.bricks.glance import Glance
 from tandem_sim.bricks.graph import Connection, Connections, Offset, offset_of
 from tandem_sim.bricks.grid import Seat
 from tandem_sim.bricks.loads import Fit, Loads
@@ -24,6 +25,7 @@ _CHUNK = 10  # substeps between two looks at what could happen
 _RESTLESS_S = 0.1  # after a change everything is watched for so long
 _KNOCK = 1.5  # a push counts for no more than this times what is needed, so that a knock locks nothing
 _FACING = 0.9  # cosine between a contact's normal and the stud axis; others are bumps of walls
+_NOTHING: np.ndarray = np.zeros(0, int)
 _AT_EASE = 0.5  # a connection that bears more of its strength than this is watched
 
 
@@ -74,6 +76,7 @@ class Snapping:
         for at, brick in enumerate(self.bricks):
             self._brick_of_geom[brick.geom] = at
         self._vicinity = Vicinity(model, self.bricks, self._pairs, self.parameters)
+        self._glance = Glance(model, self.bricks, self._pairs, self.parameters)
         self._elliptic = model.opt.cone == mujoco.mjtCone.mjCONE_ELLIPTIC
         timestep = model.opt.timestep
         self._hold = max(1, round(self.parameters.hold / timestep))
@@ -184,6 +187,9 @@ class Snapping:
     def _live(self, data: mujoco.MjData, substeps: int) -> np.ndarray:
         if self._exhaustive or self._now < self._watch_until or any(j.load > _AT_EASE for j in self._joints.values()):
             return np.arange(len(self._pairs))
+        if not self._joints and self._glance.clear(data, substeps):
+            self._felt.clear()
+            return _NOTHING
         live = self._vicinity.look(data, substeps, self._joined)
         for number in [number for number in self._felt if number not in self._vicinity.near]:
             del self._felt[number]

@@ -55,11 +55,13 @@ class Servo:
         self._servos = slice(first, first + len(servos))
         begin = int(model.actuator_ctrladr[first])
         self._inputs = slice(begin, begin + 2 * len(servos))
+        self._positions, self._speeds = (slice(begin + part, begin + 2 * len(servos), 2) for part in (0, 1))
         self._setpoints = model.actuator_actadr[servos].copy()
         acts = [range(model.actuator_actadr[s], model.actuator_actadr[s] + model.actuator_actnum[s]) for s in servos]
         self._integrals = np.array([index for row in acts for index in row[1:]])
         self._low, self._high = model.actuator_ctrlrange[self._inputs][::2].T.copy()
         self._step = h1.limits.speed * self._period
+        self._back = -self._step
         self._joints, self._dofs, self._rows = _places(model)
 
     def reset(self, data: mujoco.MjData, posture: np.ndarray) -> None:
@@ -73,9 +75,13 @@ class Servo:
 
     def command(self, data: mujoco.MjData, targets: np.ndarray) -> None:
         """Commands ``targets`` (17,) rad or m for a control step, in ``data.ctrl`` and the model's slew."""
-        command = self.inputs(data.act, targets)
-        data.ctrl[self._inputs] = command.ctrl
-        self._model.actuator_dynprm[self._servos, 1] = command.slew
+        now = data.act[self._setpoints]
+        move = self._moves(now, targets)
+        speed = move / self._period
+        ctrl = data.ctrl
+        ctrl[self._positions] = now + move
+        ctrl[self._speeds] = speed
+        self._model.actuator_dynprm[self._servos, 1] = np.maximum(np.abs(speed, out=speed), _STILL)
 
     def setpoints(self, act: np.ndarray) -> np.ndarray:
         """Where the setpoints are now, (..., 17) rad or m, from activations (..., na)."""
@@ -89,13 +95,17 @@ class Servo:
             targets: (..., 17) rad or m; beyond the joints' range or speed they are cut.
         """
         now = act[..., self._setpoints]
-        move = np.minimum(np.maximum(targets, self._low), self._high) - now
-        np.minimum(np.maximum(move, -self._step, out=move), self._step, out=move)
+        move = self._moves(now, targets)
         ctrl = np.empty((*now.shape[:-1], 2 * now.shape[-1]))
         speed = move / self._period
         ctrl[..., ::2] = now + move
         ctrl[..., 1::2] = speed
         return Command(ctrl, np.maximum(np.abs(speed), _STILL))
+
+    def _moves(self, now: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """How far the setpoints move, (..., 17)."""
+        move = np.minimum(np.maximum(targets, self._low), self._high) - now
+        return np.minimum(np.maximum(move, self._back, out=move), self._step, out=move)
 
 
 def _places(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -53,7 +53,7 @@ class Observer:
         self._poses = data.qpos[scene.brick_qpos : scene.brick_qpos + 7 * n].reshape(n, 7)
         self._speeds = data.qvel[scene.brick_dof : scene.brick_dof + 6 * n].reshape(n, 6)
         self._sites = data.site_xpos
-        self._tcps = list(scene.tcp_sites)
+        self._tcps = np.array(scene.tcp_sites)
         self._slots = {brick_name(slot): slot for slot in range(n)} | {PLATE_NAME: PLATE}
         self._graph: Connections | None = None
         self._seats: dict[tuple[int, int], Seat] = {}
@@ -80,14 +80,13 @@ class Observer:
 
     def seen(self, connections: Connections, state: np.ndarray) -> Seen:
         """What the task judges by."""
-        left, right = self._sites[self._tcps].tolist()
         width_l, force_l, width_r, force_r = state[44:48].tolist()
         return Seen(
             self._poses.tolist(),
-            self._speeds.tolist(),
-            [left, right],
-            [width_l, width_r],
-            [force_l, force_r],
+            self._speeds,
+            self._sites[self._tcps].tolist(),
+            (width_l, width_r),
+            (force_l, force_r),
             self.seats(connections),
         )
 

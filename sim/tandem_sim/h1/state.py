@@ -45,12 +45,12 @@ class StateReader:
     """
 
     def __init__(self, model: mujoco.MjModel) -> None:
-        self._qpos = np.array([model.joint(name).qposadr[0] for name in h1.JOINTS])
-        self._qvel = np.array([model.joint(name).dofadr[0] for name in h1.JOINTS])
-        self._sites = [model.site(f"{arm}_tcp").id for arm in h1.ARMS]
-        self._fingers = np.array([[model.joint(f"{arm}_finger_{side}").qposadr[0] for side in "ab"] for arm in h1.ARMS])
+        hinges = [model.joint(name) for name in h1.JOINTS]
+        self._qpos = np.array([hinge.qposadr[0] for hinge in hinges])
+        self._qvel = np.array([hinge.dofadr[0] for hinge in hinges])
+        self._sites = np.array([model.site(f"{arm}_tcp").id for arm in h1.ARMS])
+        self._fingers = [np.array([model.joint(f"{arm}_finger_{side}").qposadr[0] for arm in h1.ARMS]) for side in "ab"]
         self._grips = np.array([model.actuator_outadr[model.actuator(f"{arm}_grip").id] for arm in h1.ARMS])
-        self._model = model
         self._low = np.array([scalar.low for scalar in scalars()])
         self._high = np.array([scalar.high for scalar in scalars()])
 
@@ -62,12 +62,15 @@ class StateReader:
         values = np.empty(len(self._low))
         values[:15] = data.qpos[self._qpos]
         values[15:30] = data.qvel[self._qvel]
-        for index, site in enumerate(self._sites):
-            pose = values[30 + 7 * index : 37 + 7 * index]
-            pose[:3] = data.site_xpos[site]
-            mujoco.mju_mat2Quat(pose[3:], data.site_xmat[site])
-            if pose[4] + pose[5] < 0:
-                pose[3:] *= -1.0
-        values[44::2] = data.qpos[self._fingers].sum(axis=1)
+        places, turns = data.site_xpos[self._sites], data.site_xmat[self._sites]
+        for arm, begin in enumerate((30, 37)):
+            values[begin : begin + 3] = places[arm]
+            quat = values[begin + 3 : begin + 7]
+            mujoco.mju_mat2Quat(quat, turns[arm])
+            if quat[1] + quat[2] < 0:
+                quat *= -1.0
+        first, second = self._fingers
+        values[44::2] = data.qpos[first] + data.qpos[second]
         values[45::2] = -data.actuator_force[self._grips]
-        return np.minimum(np.maximum(values, self._low), self._high).astype(np.float32)
+        np.maximum(values, self._low, out=values)
+        return np.minimum(values, self._high, out=values).astype(np.float32)

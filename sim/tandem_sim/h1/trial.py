@@ -5,8 +5,11 @@ from dataclasses import dataclass
 
 from tandem_sim.h1.tasks.base import FALLEN, STILL_S, Layout, Seen, Task
 
+ALMOST = 0.99  # progress once all holds, until it has lasted
+_NOT_ASKED: Mapping[str, bool] = {}
 
-@dataclass(frozen=True)
+
+@dataclass(slots=True)
 class Verdict:
     """What a control step led to."""
 
@@ -15,7 +18,7 @@ class Verdict:
     terminated: bool
     truncated: bool
     progress: float  # 0 to 1
-    parts: Mapping[str, bool]  # of what success asks
+    parts: Mapping[str, bool]  # of the last step: what success asks for, and whether it holds
     outcome: str  # of the last step: "success" or the kind of failure; else ""
 
 
@@ -28,10 +31,13 @@ class Trial:
         self._needed = round(STILL_S * task.settings.rate_hz)
         self._lasted = 0
         self._progress = 0.0
+        self._lowest = task.table - FALLEN
+        self._at_stake: tuple[int, ...] = ()
 
     def begin(self, layout: Layout, seen: Seen) -> None:
         """A new episode."""
         self.task.begin(layout, seen)
+        self._at_stake = layout.roles[: self.task.needed]
         self.steps = self._lasted = 0
         self._progress = 0.0
 
@@ -39,10 +45,10 @@ class Trial:
         """Judges the end of a control step."""
         task = self.task
         self.steps += 1
-        grade = task.judge(seen)
-        self._lasted = self._lasted + 1 if grade.done else 0
+        there = task.judge(seen)
+        self._lasted = self._lasted + 1 if there >= 1.0 else 0
         success = self._lasted >= self._needed
-        progress = 1.0 if success else min(grade.progress, 0.99)
+        progress = 1.0 if success else min(there, ALMOST)
         reward, self._progress = progress - self._progress, progress
         fell = not success and self._fallen(seen)
         truncated = not success and not fell and self.steps >= task.horizon
@@ -53,9 +59,10 @@ class Trial:
             outcome = "fell"
         elif truncated:
             outcome = task.failure(seen)
-        return Verdict(reward, success, success or fell, truncated, progress, grade.parts, outcome)
+        parts = task.parts(seen) if outcome else _NOT_ASKED
+        return Verdict(reward, success, success or fell, truncated, progress, parts, outcome)
 
     def _fallen(self, seen: Seen) -> bool:
         """Whether a brick that the task needs lies below the table."""
-        lowest = self.task.table - FALLEN
-        return any(seen.poses[slot][2] < lowest for slot in self.task.layout.roles[: self.task.needed])
+        lowest, poses = self._lowest, seen.poses
+        return any(poses[slot][2] < lowest for slot in self._at_stake)

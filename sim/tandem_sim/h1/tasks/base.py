@@ -7,7 +7,7 @@ stepped together are judged by the same code.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -69,30 +69,31 @@ class Layout:
         return self.roles[role]
 
 
-@dataclass
 class Seen:
-    """One world at the end of a control step, in plain lists: faster than arrays of this size."""
+    """One world at the end of a control step, in plain lists, which are faster than arrays of this size."""
 
-    poses: list[list[float]]  # of the bricks by slot: x, y, z (m), quaternion w, x, y, z
-    speeds: list[list[float]]  # of the bricks by slot: linear (m/s, world), angular (rad/s, own frame)
-    tcps: list[list[float]]  # of the arms: x, y, z (m)
-    widths: list[float]  # of the grips, m
-    forces: list[float]  # of the grips, N
-    seats: Mapping[tuple[int, int], Seat] = field(default_factory=dict)  # what is attached, by (upper, lower) slots;
-    # the baseplate is PLATE
+    __slots__ = ("_speeds", "forces", "poses", "seats", "tcps", "widths")
 
-
-@dataclass(frozen=True)
-class Grade:
-    """How far the task is done."""
-
-    progress: float  # 0 at the start to 1 when all parts hold
-    parts: Mapping[str, bool]  # what must hold, by name
+    def __init__(
+        self,
+        poses: list[list[float]],
+        speeds: np.ndarray,
+        tcps: list[list[float]],
+        widths: tuple[float, float],
+        forces: tuple[float, float],
+        seats: Mapping[tuple[int, int], Seat],
+    ) -> None:
+        self.poses = poses  # of the bricks by slot: x, y, z (m), quaternion w, x, y, z
+        self._speeds = speeds
+        self.tcps = tcps  # of the arms: x, y, z (m)
+        self.widths = widths  # of the grips, m
+        self.forces = forces  # of the grips, N
+        self.seats = seats  # what is attached, by (upper, lower) slots; the baseplate is PLATE
 
     @property
-    def done(self) -> bool:
-        """Whether all parts hold."""
-        return all(self.parts.values())
+    def speeds(self) -> list[list[float]]:
+        """Of the bricks by slot: linear (m/s, world), angular (rad/s, own frame). Read where the step ends only."""
+        return self._speeds.tolist()
 
 
 class Task(ABC):
@@ -163,8 +164,15 @@ class Task(ABC):
         self._layout = layout
 
     @abstractmethod
-    def judge(self, seen: Seen) -> Grade:
-        """How far it is; called once after each control step."""
+    def judge(self, seen: Seen) -> float:
+        """How far it is, from 0 at the start to 1 once all parts hold; called once after each control step.
+
+        Parts that take time to find out are asked for only where the others let them matter.
+        """
+
+    @abstractmethod
+    def parts(self, seen: Seen) -> dict[str, bool]:
+        """What a success asks for, by name, and whether it holds; of the step that was judged last."""
 
     @abstractmethod
     def failure(self, seen: Seen) -> str:
@@ -174,8 +182,9 @@ class Task(ABC):
 
     def moving(self, seen: Seen, slots: Sequence[int]) -> bool:
         """Whether one of the bricks is not at rest."""
+        speeds = seen.speeds
         for slot in slots:
-            vx, vy, vz, wx, wy, wz = seen.speeds[slot]
+            vx, vy, vz, wx, wy, wz = speeds[slot]
             if vx * vx + vy * vy + vz * vz > STILL_SPEED**2 or wx * wx + wy * wy + wz * wz > STILL_TURN**2:
                 return True
         return False

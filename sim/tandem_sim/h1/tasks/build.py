@@ -6,7 +6,7 @@ from tandem_datasets.errors import TandemError
 from tandem_sim.bricks.parameters import BrickSize
 from tandem_sim.h1.settings import Settings
 from tandem_sim.h1.tasks import plan as plans
-from tandem_sim.h1.tasks.base import SIZES, Grade, Layout, Seen, Task
+from tandem_sim.h1.tasks.base import SIZES, Layout, Seen, Task
 from tandem_sim.h1.tasks.laying import LEFT, RIGHT, SHARED, spread
 from tandem_sim.h1.tasks.plan import Plan, parse, same_seat
 
@@ -72,25 +72,23 @@ class Build(Task):
         text = self.word(rng, WORDINGS, plan=self.plan.text)
         return Layout(places, colours, tuple(range(len(self.sizes))), text)
 
-    def begin(self, layout: Layout, seen: Seen) -> None:
-        super().begin(layout, seen)
-        self._starts = [list(pose) for pose in seen.poses]
+    def judge(self, seen: Seen) -> float:
+        steps = self.plan.steps
+        right = sum(self._right(seen, step) for step in steps)
+        if right == len(steps) and all(self.parts(seen).values()):
+            return 1.0
+        return 0.9 * right / len(steps)
 
-    def judge(self, seen: Seen) -> Grade:
+    def parts(self, seen: Seen) -> dict[str, bool]:
         steps, n = self.plan.steps, self._planned
-        right = [self._right(seen, step) for step in steps]
-        seated = [all(self.seating(seen, step.upper, step.lower).values()) for step in steps]
-        parts = {
-            "connection": all(right),
-            "height": all(seated),
+        return {
+            "connection": all(self._right(seen, step) for step in steps),
+            "height": all(all(self.seating(seen, step.upper, step.lower).values()) for step in steps),
             "position": abs(self.lift(seen, 0)) <= 0.001,
             "orientation": self.upright(seen, 0),
             "released": all(self.clear(seen, slot) for slot in range(n)),
             "still": not self.moving(seen, range(n)),
         }
-        if all(parts.values()):
-            return Grade(1.0, parts)
-        return Grade(0.9 * sum(right) / len(right) + 0.05 * parts["released"] * all(right), parts)
 
     def failure(self, seen: Seen) -> str:
         right = [self._right(seen, step) for step in self.plan.steps]

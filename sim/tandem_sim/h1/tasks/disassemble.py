@@ -3,7 +3,7 @@
 import numpy as np
 
 from tandem_sim.bricks.parameters import BrickSize
-from tandem_sim.h1.tasks.base import SIZES, Attachment, Grade, Layout, Place, Seen, Task
+from tandem_sim.h1.tasks.base import SIZES, Attachment, Layout, Place, Seen, Task
 from tandem_sim.h1.tasks.laying import ANY, SHARED, spread
 from tandem_sim.h1.tasks.plan import shifted_seat
 
@@ -45,25 +45,23 @@ class Disassemble(Task):
         roles = (upper, lower, *others)
         return Layout(tuple(places), colours, roles, instruction, attachments=(Attachment(upper, lower, seat),))
 
-    def begin(self, layout: Layout, seen: Seen) -> None:
-        super().begin(layout, seen)
-        self._parted = False
-
-    def judge(self, seen: Seen) -> Grade:
+    def judge(self, seen: Seen) -> float:
         pair = self.layout.roles[:2]
-        joined = pair in seen.seats or pair[::-1] in seen.seats
-        self._parted |= not joined
-        resting = [abs(self.lift(seen, slot)) <= RESTS for slot in pair]
-        parts = {
-            "separate": not joined,
-            "height": all(resting),
+        if pair in seen.seats or pair[::-1] in seen.seats:
+            return 0.0
+        if all(self.parts(seen).values()):
+            return 1.0
+        return 0.5 + 0.2 * sum(abs(self.lift(seen, slot)) <= RESTS for slot in pair)
+
+    def parts(self, seen: Seen) -> dict[str, bool]:
+        pair = self.layout.roles[:2]
+        return {
+            "separate": pair not in seen.seats and pair[::-1] not in seen.seats,
+            "height": all(abs(self.lift(seen, slot)) <= RESTS for slot in pair),
             "orientation": all(self.upright(seen, slot) for slot in pair),
             "released": all(self.clear(seen, slot) for slot in pair),
             "still": not self.moving(seen, pair),
         }
-        if all(parts.values()):
-            return Grade(1.0, parts)
-        return Grade(0.5 * (not joined) + 0.2 * (not joined) * sum(resting), parts)
 
     def failure(self, seen: Seen) -> str:
         pair = self.layout.roles[:2]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tandem_sim.bricks.parameters import BrickSize
-from tandem_sim.h1.tasks.base import SIZES, Grade, Layout, Seen, Task, size_name
+from tandem_sim.h1.tasks.base import SIZES, Layout, Seen, Task, size_name
 from tandem_sim.h1.tasks.laying import LEFT, RIGHT, spread
 
 LIFTED = 0.04  # m above where it lay
@@ -48,23 +48,27 @@ class Handover(Task):
         super().begin(layout, seen)
         self._taken = self._passed = False
 
-    def judge(self, seen: Seen) -> Grade:
+    def judge(self, seen: Seen) -> float:
         slot = self.layout.roles[0]
-        left, right = (self.held(seen, slot, arm) for arm in (LEFT_ARM, RIGHT_ARM))
-        lifted = self.lift(seen, slot) >= LIFTED
-        self._taken |= left and lifted
-        self._passed |= left and right and lifted
-        parts = {
+        in_right = False
+        if self.lift(seen, slot) >= LIFTED:
+            left, right = (self.held(seen, slot, arm) for arm in (LEFT_ARM, RIGHT_ARM))
+            self._taken |= left
+            self._passed |= left and right
+            in_right = right and not left and self._passed
+        if in_right and all(self.parts(seen).values()):
+            return 1.0
+        return 0.3 * self._taken + 0.3 * self._passed + 0.3 * in_right
+
+    def parts(self, seen: Seen) -> dict[str, bool]:
+        slot = self.layout.roles[0]
+        return {
             "passed": self._passed,
-            "held": right and not left,
-            "height": lifted,
+            "held": self.held(seen, slot, RIGHT_ARM) and not self.held(seen, slot, LEFT_ARM),
+            "height": self.lift(seen, slot) >= LIFTED,
             "released": self.clear_of(seen, slot, LEFT_ARM),
             "still": not self.moving(seen, (slot,)),
         }
-        if all(parts.values()):
-            return Grade(1.0, parts)
-        in_right = right and not left and lifted and self._passed
-        return Grade(0.3 * self._taken + 0.3 * self._passed + 0.3 * in_right, parts)
 
     def failure(self, seen: Seen) -> str:
         slot = self.layout.roles[0]

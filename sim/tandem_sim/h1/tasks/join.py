@@ -3,7 +3,7 @@
 import numpy as np
 
 from tandem_sim.bricks.parameters import BrickSize
-from tandem_sim.h1.tasks.base import SIZES, Grade, Layout, Seen, Task, size_name
+from tandem_sim.h1.tasks.base import SIZES, Layout, Seen, Task, size_name
 from tandem_sim.h1.tasks.laying import LEFT, RIGHT, spread
 
 LIFTED = 0.04  # m above where they lay
@@ -49,25 +49,28 @@ class Join(Task):
         self._taken = [False, False]
         self._was_joined = self._in_the_air = False
 
-    def judge(self, seen: Seen) -> Grade:
+    def judge(self, seen: Seen) -> float:
         pair = self.layout.roles[:2]
-        parts = self.seating(seen, *pair)
         lifted = [self.lift(seen, slot) >= LIFTED for slot in pair]
-        held = [[self.held(seen, slot, arm) for arm in (0, 1)] for slot in pair]
-        self._taken = [was or (up and any(by)) for was, up, by in zip(self._taken, lifted, held, strict=True)]
-        joined = parts["connection"]
+        held = [[up and self.held(seen, slot, arm) for arm in (0, 1)] for slot, up in zip(pair, lifted, strict=True)]
+        self._taken = [was or any(by) for was, by in zip(self._taken, held, strict=True)]
+        joined = pair in seen.seats
         if joined and not self._was_joined:  # where it happened counts, and in whose hands
             one_each = (held[0][0] and held[1][1]) or (held[0][1] and held[1][0])
             self._in_the_air = one_each and all(lifted)
         self._was_joined = joined
-        parts |= {
-            "joined_in_the_air": joined and self._in_the_air,
-            "held_up": all(lifted) and any(held[0] + held[1]),
+        if joined and self._in_the_air and all(self.parts(seen).values()):
+            return 1.0
+        return 0.25 * sum(self._taken) + 0.4 * (joined and self._in_the_air)
+
+    def parts(self, seen: Seen) -> dict[str, bool]:
+        pair = self.layout.roles[:2]
+        lifted = all(self.lift(seen, slot) >= LIFTED for slot in pair)
+        return self.seating(seen, *pair) | {
+            "joined_in_the_air": pair in seen.seats and self._in_the_air,
+            "held_up": lifted and any(self.held(seen, slot, arm) for slot in pair for arm in (0, 1)),
             "still": not self.moving(seen, pair),
         }
-        if all(parts.values()):
-            return Grade(1.0, parts)
-        return Grade(0.25 * sum(self._taken) + 0.4 * parts["joined_in_the_air"], parts)
 
     def failure(self, seen: Seen) -> str:
         upper, lower = self.layout.roles[:2]

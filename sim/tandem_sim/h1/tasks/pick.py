@@ -3,7 +3,7 @@
 import numpy as np
 
 from tandem_sim.bricks.parameters import BrickSize
-from tandem_sim.h1.tasks.base import SIZES, Grade, Layout, Seen, Task, size_name
+from tandem_sim.h1.tasks.base import SIZES, Layout, Seen, Task, size_name
 from tandem_sim.h1.tasks.geometry import distance
 from tandem_sim.h1.tasks.laying import LEFT, RIGHT, spread
 
@@ -51,21 +51,32 @@ class Pick(Task):
         self._was_lifted = False
         self._first = max(self._reach(seen), 1e-3)
 
-    def judge(self, seen: Seen) -> Grade:
+    def judge(self, seen: Seen) -> float:
         slot = self.layout.roles[0]
+        if not self._in_hand(seen):
+            return 0.3 * max(0.0, 1 - self._reach(seen) / self._first)
         up = self.lift(seen, slot)
-        held = self.held(seen, slot, 0) or self.held(seen, slot, 1)
-        self._was_lifted |= held and up > TAKEN
-        height = min(max(up / LIFTED, 0.0), 1.0)
-        near = max(0.0, 1 - self._reach(seen) / self._first)
-        parts = {"held": held, "height": up >= LIFTED, "still": not self.moving(seen, (slot,))}
-        progress = (0.3 + 0.3 + 0.4 * height) if held else 0.3 * near
-        return Grade(progress, parts)
+        self._was_lifted |= up > TAKEN
+        if up >= LIFTED and not self.moving(seen, (slot,)):
+            return 1.0
+        return 0.5 + 0.4 * min(max(up / LIFTED, 0.0), 1.0)
+
+    def parts(self, seen: Seen) -> dict[str, bool]:
+        slot = self.layout.roles[0]
+        return {
+            "held": self._in_hand(seen),
+            "height": self.lift(seen, slot) >= LIFTED,
+            "still": not self.moving(seen, (slot,)),
+        }
 
     def failure(self, seen: Seen) -> str:
         if any(self.lift(seen, slot) > TAKEN for slot in self.layout.roles[1:]):
             return "wrong_brick"
         return "dropped" if self._was_lifted else "not_lifted"
+
+    def _in_hand(self, seen: Seen) -> bool:
+        slot = self.layout.roles[0]
+        return self.held(seen, slot, 0) or self.held(seen, slot, 1)
 
     def _reach(self, seen: Seen) -> float:
         pose = seen.poses[self.layout.roles[0]]

@@ -4,7 +4,7 @@ import numpy as np
 
 from tandem_sim.bricks.parameters import BRICK_HEIGHT, PLATE_HEIGHT, BrickSize
 from tandem_sim.bricks.shapes import KINDS
-from tandem_sim.h1.tasks.base import MIDDLE, PLATE, SIZES, Grade, Layout, Seen, Task, size_name
+from tandem_sim.h1.tasks.base import MIDDLE, PLATE, SIZES, Layout, Seen, Task, size_name
 from tandem_sim.h1.tasks.geometry import distance
 from tandem_sim.h1.tasks.laying import beside, spread
 
@@ -72,20 +72,25 @@ class Place(Task):
 
     def begin(self, layout: Layout, seen: Seen) -> None:
         super().begin(layout, seen)
-        self._start = list(seen.poses[layout.roles[0]])
+        assert layout.goal is not None
+        self._way = distance(seen.poses[layout.roles[0]], layout.goal)
 
-    def judge(self, seen: Seen) -> Grade:
+    def judge(self, seen: Seen) -> float:
         slot, goal = self.layout.roles[0], self.layout.goal
         assert goal is not None
-        parts = self.seating(seen, slot, PLATE)
-        parts["position"] = self._over(seen, slot)
-        parts["released"] = self.clear(seen, slot)
-        parts["still"] = not self.moving(seen, (slot,))
-        if all(parts.values()):
-            return Grade(1.0, parts)
-        way = distance(self._start, goal)
-        near = max(0.0, 1 - distance(seen.poses[slot], goal) / way)
-        return Grade(0.5 * near + 0.4 * (parts["connection"] and parts["position"]), parts)
+        seated = (slot, PLATE) in seen.seats and self._over(seen, slot)
+        if seated and all(self.parts(seen).values()):
+            return 1.0
+        near = max(0.0, 1 - distance(seen.poses[slot], goal) / self._way)
+        return 0.5 * near + 0.4 * seated
+
+    def parts(self, seen: Seen) -> dict[str, bool]:
+        slot = self.layout.roles[0]
+        return self.seating(seen, slot, PLATE) | {
+            "position": self._over(seen, slot),
+            "released": self.clear(seen, slot),
+            "still": not self.moving(seen, (slot,)),
+        }
 
     def failure(self, seen: Seen) -> str:
         slot = self.layout.roles[0]

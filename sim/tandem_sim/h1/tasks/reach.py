@@ -3,7 +3,7 @@
 import numpy as np
 
 from tandem_sim.bricks.parameters import BrickSize
-from tandem_sim.h1.tasks.base import ARMS, SIZES, Grade, Layout, Seen, Task
+from tandem_sim.h1.tasks.base import ARMS, SIZES, Layout, Seen, Task
 from tandem_sim.h1.tasks.geometry import distance
 from tandem_sim.h1.tasks.laying import LEFT, RIGHT, spread
 
@@ -53,17 +53,21 @@ class Reach(Task):
 
     def begin(self, layout: Layout, seen: Seen) -> None:
         super().begin(layout, seen)
-        self._last = [list(tcp) for tcp in seen.tcps]
+        self._last, self._speed = seen.tcps, 0.0
         self._first = max(self._distance(seen, ARMS.index(layout.arm), layout.roles[0]), REACHED)
 
-    def judge(self, seen: Seen) -> Grade:
+    def judge(self, seen: Seen) -> float:
         arm, slot = ARMS.index(self.layout.arm), self.layout.roles[0]
         away = self._distance(seen, arm, slot)
-        speed = distance(seen.tcps[arm], self._last[arm]) * self.settings.rate_hz
-        self._last = [list(tcp) for tcp in seen.tcps]
-        near = away <= REACHED
-        progress = 1.0 if near else max(0.0, 0.9 * (1 - away / self._first))
-        return Grade(progress, {"position": near, "still": speed <= STILL_TCP})
+        self._speed = distance(seen.tcps[arm], self._last[arm]) * self.settings.rate_hz
+        self._last = seen.tcps
+        if away <= REACHED and self._speed <= STILL_TCP:
+            return 1.0
+        return max(0.0, 0.9 * (1 - away / self._first))
+
+    def parts(self, seen: Seen) -> dict[str, bool]:
+        away = self._distance(seen, ARMS.index(self.layout.arm), self.layout.roles[0])
+        return {"position": away <= REACHED, "still": self._speed <= STILL_TCP}
 
     def failure(self, seen: Seen) -> str:
         arm, roles = ARMS.index(self.layout.arm), self.layout.roles

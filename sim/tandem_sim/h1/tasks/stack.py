@@ -3,7 +3,7 @@
 import numpy as np
 
 from tandem_sim.bricks.parameters import BrickSize
-from tandem_sim.h1.tasks.base import SIZES, Grade, Layout, Seen, Task, size_name
+from tandem_sim.h1.tasks.base import SIZES, Layout, Seen, Task, size_name
 from tandem_sim.h1.tasks.geometry import distance
 from tandem_sim.h1.tasks.laying import ANY, LEFT, RIGHT, SHARED, spread
 
@@ -53,15 +53,20 @@ class Stack(Task):
         self._start = list(seen.poses[upper])
         self._way = distance(seen.poses[upper], self._target(seen, lower))
 
-    def judge(self, seen: Seen) -> Grade:
+    def judge(self, seen: Seen) -> float:
         upper, lower = self.layout.roles[:2]
-        parts = self.seating(seen, upper, lower)
-        parts["released"] = self.clear(seen, upper)
-        parts["still"] = not self.moving(seen, (upper, lower))
-        if all(parts.values()):
-            return Grade(1.0, parts)
+        joined = (upper, lower) in seen.seats
+        if joined and all(self.parts(seen).values()):
+            return 1.0
         near = max(0.0, 1 - distance(seen.poses[upper], self._target(seen, lower)) / self._way)
-        return Grade(0.5 * near + 0.4 * parts["connection"], parts)
+        return 0.5 * near + 0.4 * joined
+
+    def parts(self, seen: Seen) -> dict[str, bool]:
+        upper, lower = self.layout.roles[:2]
+        return self.seating(seen, upper, lower) | {
+            "released": self.clear(seen, upper),
+            "still": not self.moving(seen, (upper, lower)),
+        }
 
     def failure(self, seen: Seen) -> str:
         upper, lower = self.layout.roles[:2]
