@@ -1,12 +1,14 @@
 """Windows through ``DataLoader``: the same batches by any number of workers, after a stop exactly the next ones."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
 from tandem_datasets.dataset import WindowDataset
+from tandem_datasets.errors import TandemError
 from tandem_datasets.sampling import WindowSampler
 from tandem_datasets.store import Store
 from tandem_datasets.windows import WindowSpec
@@ -95,3 +97,26 @@ def test_a_pass_that_was_broken_off_leaves_nothing_behind(dataset):
     expected = WindowSampler(dataset, 4, seed=3)
     wanted = [dataset.read(batch)["index"].tolist() for _, batch in zip(range(9), expected, strict=False)]
     assert seen == [index for batch in wanted for index in batch]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_damage_that_a_worker_meets_arrives_as_one_line(tmp_path, dataset, workers):
+    """Bug: torch put the worker's traceback into the message."""
+    path = shutil.copytree(dataset.readers[1].store.path, tmp_path / "b")
+    loader = WindowLoader(
+        WindowDataset.of([Store(path)], SPEC),
+        WindowSampler(WindowDataset.of([Store(path)], SPEC), 4, shuffle=False),
+        workers,
+        context="fork" if workers else None,
+    )
+    shard = path / "data/top/c.0.0.0.0"
+    data = shard.read_bytes()
+    shard.write_bytes(data[:-4200] + b"rotten" + data[-4194:])  # the last row
+    seen = []
+    with pytest.raises(TandemError, match=r"row 19 of data/top/c.0.0.0.0 is damaged") as caught:
+        seen += [batch["index"].tolist() for batch in loader]
+    assert len(str(caught.value).splitlines()) == 1
+    assert loader.state_dict()["samples"] == 16
+    shard.write_bytes(data)
+    assert [batch["index"].tolist() for batch in loader] == [[16, 17, 18, 19]]

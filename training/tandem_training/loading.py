@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tandem_datasets.dataset import Samples, WindowDataset
+from tandem_datasets.errors import TandemError
 from tandem_datasets.sampling import WindowSampler
 
 _ALIGNED = 64  # bytes
@@ -74,8 +75,9 @@ class WindowLoader:
         ahead = self._ahead
         marks = ahead.marks = []
         for count, made in enumerate(self._loader):
+            batch = self._unpacked(made)
             self.sampler.advance(marks[count])
-            yield self._unpacked(made)
+            yield batch
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`sampling.WindowSampler.state_dict`."""
@@ -86,6 +88,8 @@ class WindowLoader:
         self.sampler.load_state_dict(state)
 
     def _unpacked(self, made: "_Made") -> dict[str, Tensor]:
+        if made.error:
+            raise TandemError(made.error)
         batch = dict(made.values)
         if made.slot >= 0:
             memory = self._memory[made.slot]
@@ -104,6 +108,7 @@ class _Made:
     slot: int
     layout: dict[str, tuple[int, tuple[int, ...], str]]  # first byte, shape, dtype
     values: dict[str, Any]
+    error: str = ""  # why there is none; as an exception torch would put a traceback into its text
 
 
 class _Ahead:
@@ -144,11 +149,14 @@ class _Batches:
 
     def __getitems__(self, drawn: _Draw) -> _Made:
         slot, windows = drawn
-        if not self._shared:
-            return _Made(-1, {}, self._dataset.read(windows))
-        if slot < 0:
-            return _Made(-1, {}, _in_new_memory(self._dataset, windows))
-        return _in_slot(self._dataset, windows, slot, self._slots[slot].numpy())
+        try:
+            if not self._shared:
+                return _Made(-1, {}, self._dataset.read(windows))
+            if slot < 0:
+                return _Made(-1, {}, _in_new_memory(self._dataset, windows))
+            return _in_slot(self._dataset, windows, slot, self._slots[slot].numpy())
+        except TandemError as error:
+            return _Made(-1, {}, {}, str(error))
 
 
 def _in_slot(dataset: WindowDataset, windows: list[int], slot: int, memory: np.ndarray) -> _Made:
