@@ -19,7 +19,7 @@ import numpy as np
 from tandem_datasets.errors import TandemError
 from tandem_datasets.progress import Progress, silent
 from tandem_datasets.store import Store
-from tandem_datasets.targets import Origin, episode_rows, origins
+from tandem_datasets.targets import Origin, episode_rows, origins, require_finite
 from tandem_datasets.windows import EXECUTED, TARGETS
 
 QUANTILES = (0.01, 0.10, 0.50, 0.90, 0.99)
@@ -126,6 +126,7 @@ def _of_scalars(
     for start in range(0, len(rows), _BLOCK):
         part = rows[start : start + _BLOCK]
         values = _values(store, key, part, has_label).astype(np.float64)
+        require_finite(values, part, key, store.where)
         block_mean = values.mean(0)
         shift = block_mean - mean
         whole = count + len(values)

@@ -5,6 +5,7 @@ from enum import IntEnum
 
 import numpy as np
 
+from tandem_datasets.errors import TandemError
 from tandem_datasets.frames import Source
 
 
@@ -28,6 +29,19 @@ def targets(
 ) -> tuple[np.ndarray, np.ndarray]:
     """What each frame teaches, (N, A), and its :class:`Origin`, (N,). What a policy did teaches nothing."""
     return np.where(has_label[:, None], label, action), origins(has_label, source)
+
+
+def require_finite(values: np.ndarray, rows: np.ndarray, key: str, where: str) -> None:
+    """Raises TandemError unless all ``values`` (..., D) of ``data/<key>``, those of ``rows`` (...), are finite.
+
+    No recorder takes anything else, so the file is damaged. What changed and still is a number only the checksums show.
+    """
+    fine = np.isfinite(values)
+    if not fine.all():
+        row = int(rows[~fine.all(-1)][0])
+        raise TandemError(
+            f"{where}: data/{key} is damaged (row {row} is not finite; `tandem data validate` tells more)"
+        )
 
 
 def stretches(*columns: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from tandem_datasets.errors import TandemError, unknown
 from tandem_datasets.frames import Source
 from tandem_datasets.rows import Buffers, ColumnRows
 from tandem_datasets.store import Store
-from tandem_datasets.targets import Origin, episode_rows, origins, stretches
+from tandem_datasets.targets import Origin, episode_rows, origins, require_finite, stretches
 
 TARGETS, EXECUTED = "targets", "executed"
 SOURCES = {"label": 255, **{source.name.lower(): int(source) for source in Source}}
@@ -141,7 +141,7 @@ class WindowReader:
         acted, acted_is_pad = self.chunk(frames)
         batch = {f"images.{name}": _gather(rows, seen, empty) for name, rows in self._images.items()}
         return batch | {
-            "state": _gather(self._vectors["state"], seen, empty),
+            "state": self._states(seen, empty),
             "observation_is_pad": seen_is_pad,
             "action": self._targets(acted, empty),
             "action_is_pad": acted_is_pad,
@@ -163,10 +163,16 @@ class WindowReader:
         rows = frames[:, None] + np.arange(self.spec.chunk)
         return np.minimum(rows, ends - 1), rows >= ends
 
+    def _states(self, rows: np.ndarray, empty: Callable[..., np.ndarray]) -> np.ndarray:
+        found = _gather(self._vectors["state"], rows, empty)
+        require_finite(found, rows, "state", self.store.where)
+        return found
+
     def _targets(self, rows: np.ndarray, empty: Callable[..., np.ndarray]) -> np.ndarray:
         found = _gather(self._vectors["action"], rows, empty)
         if "action_label" in self._vectors and (labelled := self._has_label[rows]).any():
             found[labelled] = self._vectors["action_label"][rows[labelled]]
+        require_finite(found, rows, "action", self.store.where)
         return found
 
 

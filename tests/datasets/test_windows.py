@@ -16,6 +16,7 @@ from tandem_datasets.errors import TandemError
 from tandem_datasets.frames import EpisodeInfo, Frame, Observation, Source
 from tandem_datasets.recorder import Recorder
 from tandem_datasets.rows import Buffers
+from tandem_datasets.stats import statistics
 from tandem_datasets.store import Store
 from tandem_datasets.windows import EXECUTED, SOURCES, WindowReader, WindowSpec
 
@@ -304,3 +305,34 @@ def test_hostile_lengths_are_refused_before_memory_is_taken(one, tmp_path):
     file.write_text(json.dumps(content))
     with pytest.raises(TandemError, match="lacks files"):
         Store(tmp_path / "store")
+
+
+def test_numbers_that_no_recorder_takes_are_refused(tmp_path, embodiment, make_frames):
+    """Bug: a bit that tipped over in the file made one of them NaN, and training went on with it."""
+    path = tmp_path / "a"
+    with Recorder(path, embodiment, fsync=False) as recorder:
+        for k in range(2):
+            frames = [replace(frame, source=Source.EXPERT, label=None) for frame in make_frames(embodiment, 10, seed=k)]
+            recorder.write_episode(EpisodeInfo(k, "say"), frames)
+    for key, row_bytes in (("state", 12), ("action", 8)):
+        with (path / f"data/{key}/c.0.0").open("r+b") as file:
+            file.seek(13 * row_bytes)
+            kept = file.read(4)
+            file.seek(13 * row_bytes)
+            file.write(np.array([np.inf], "<f4").tobytes())
+        store, words = Store(path), rf"data/{key} is damaged .row 13 is not finite"
+        windows = WindowReader(store)
+        windows.read(range(10))
+        with pytest.raises(TandemError, match=words):
+            windows.read(range(20))
+        with pytest.raises(TandemError, match=words):
+            statistics(store, cached=False)
+        with Recorder(path, embodiment) as recorder:
+            recorder.mark_deleted([1])
+        store.refresh()
+        statistics(store, cached=False)
+        with Recorder(path, embodiment) as recorder:
+            recorder.mark_deleted([1], deleted=False)
+        with (path / f"data/{key}/c.0.0").open("r+b") as file:
+            file.seek(13 * row_bytes)
+            file.write(kept)

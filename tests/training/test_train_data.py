@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tandem_datasets.errors import TandemError
+from tandem_datasets.recorder import Recorder
 from tandem_datasets.store import Store
 from tandem_training.data import Order, Origin, load_frames, runs, split_episodes, statistics
 
@@ -48,6 +49,19 @@ def test_a_history_begins_with_its_episode(tmp_path, record):
 def test_chunks_stay_in_their_run(tmp_path, record, episode, ends):
     frames, _ = load_frames([record(tmp_path / "a", [episode])])
     assert frames.run_end.tolist() == ends
+
+
+def test_numbers_that_no_recorder_takes_are_refused(tmp_path, record):
+    """Bug: a damaged store's NaN went into the statistics and the batches."""
+    path = record(tmp_path / "a", ["eee", "eee"])
+    with (path / "data/state/c.0.0").open("r+b") as file:
+        file.seek(4 * load_frames([path])[0].state.shape[1] * 4)
+        file.write(np.array([np.nan], "<f4").tobytes())
+    with pytest.raises(TandemError, match=r"a: data/state is damaged .row 4 is not finite"):
+        load_frames([path])
+    with Recorder(path, load_frames([record(tmp_path / "b", ["e"])])[0].embodiment) as recorder:
+        recorder.mark_deleted([1])
+    assert len(load_frames([path])[0].state) == 3
 
 
 def test_runs_of_nothing():

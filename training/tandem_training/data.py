@@ -14,7 +14,7 @@ import numpy as np
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError
 from tandem_datasets.order import Mixed, Shuffled
-from tandem_datasets.targets import Origin, episode_rows, runs, targets
+from tandem_datasets.targets import Origin, episode_rows, require_finite, runs, targets
 from tandem_training.images import AUTO, Images, images_of
 
 
@@ -219,10 +219,12 @@ def first_difference(one: Any, other: Any, path: str = "") -> str:
 
 def _joined(stores: Sequence[Any], rows: Sequence[np.ndarray], key: str) -> np.ndarray:
     """One column of all stores, (N, ...)."""
-    parts = [
-        store.load(key) if len(own) == store.n_frames else store.load(key)[own]
-        for store, own in zip(stores, rows, strict=True)
-    ]
+    parts = []
+    for store, own in zip(stores, rows, strict=True):
+        values = store.load(key)
+        parts.append(values if len(own) == store.n_frames else values[own])
+        if values.ndim == 2:
+            require_finite(parts[-1], own, key, store.where)
     return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
