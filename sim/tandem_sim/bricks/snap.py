@@ -102,7 +102,7 @@ class Snapping:
         self._felt: dict[int, float] = {}
         self._cold: dict[int, int] = {}
         self._now = 0
-        self._watch_until = self._restless
+        self._watch_until = 0
         self._loads: Loads | None = None
         self._graph: Connections | None = None
         self._aligned: tuple = ()

@@ -47,7 +47,7 @@ class Observer:
 
     def __init__(self, scene: Scene, model: mujoco.MjModel, data: mujoco.MjData, task: Task, privileged: bool) -> None:
         n = len(task.sizes)
-        self._reader = StateReader(model)
+        self.reader = StateReader(model)
         self._data, self._task, self._privileged = data, task, privileged
         # views that stay valid as long as the data: looking them up costs more than reading them
         self._poses = data.qpos[scene.brick_qpos : scene.brick_qpos + 7 * n].reshape(n, 7)
@@ -64,7 +64,7 @@ class Observer:
 
     def state(self, connections: Connections) -> np.ndarray:
         """(S,) float32, the robot's and, where wanted, the privileged."""
-        own = self._reader.read(self._data)
+        own = self.reader.read(self._data)
         if not self._privileged:
             return own
         poses = self._poses[list(self._layout.roles)]

@@ -16,6 +16,7 @@ from tandem_sim.bricks.shapes import add_baseplate, add_brick, bricks_of, prepar
 from tandem_sim.h1 import robot as h1
 from tandem_sim.h1.cameras import FOVY_DEG
 from tandem_sim.h1.settings import CAMERAS, MAX_IMAGE_PX
+from tandem_sim.h1.state import add_sensors
 from tandem_sim.h1.unitree import PELVIS_HEIGHT
 
 TABLE_TOP = PELVIS_HEIGHT + 0.10  # m above the floor
@@ -85,6 +86,7 @@ def build(parts: Parts) -> Scene:
         lies = (*parts.plate_at, TABLE_TOP + PLATE_HEIGHT * parts.pitch / 2)
         add_baseplate(spec, PLATE, parts.plate, pitch=parts.pitch, pos=lies)
     prepare(spec)
+    add_sensors(spec)
     model = spec.compile()
     for name in CAMERAS:
         model.camera(name).fovy = FOVY_DEG[name]

@@ -33,6 +33,21 @@ def scalars() -> tuple[StateScalar, ...]:
     return tuple(found)
 
 
+def add_sensors(spec: mujoco.MjSpec) -> None:
+    """MuJoCo sensors that give the state in order, the first ones of the model."""
+    kind, thing = mujoco.mjtSensor, mujoco.mjtObj
+    sensed = [(kind.mjSENS_JOINTPOS, thing.mjOBJ_JOINT, name, "") for name in h1.JOINTS]
+    sensed += [(kind.mjSENS_JOINTVEL, thing.mjOBJ_JOINT, name, "/speed") for name in h1.JOINTS]
+    for arm in h1.ARMS:
+        sensed.append((kind.mjSENS_FRAMEPOS, thing.mjOBJ_SITE, f"{arm}_tcp", "/place"))
+        sensed.append((kind.mjSENS_FRAMEQUAT, thing.mjOBJ_SITE, f"{arm}_tcp", "/turn"))
+    for arm in h1.ARMS:
+        sensed.append((kind.mjSENS_TENDONPOS, thing.mjOBJ_TENDON, f"{arm}_grip", "/width"))
+        sensed.append((kind.mjSENS_ACTUATORFRC, thing.mjOBJ_ACTUATOR, f"{arm}_grip", "/force"))
+    for sense, what, name, suffix in sensed:
+        spec.add_sensor(name=f"state/{name}{suffix}", type=sense, objtype=what, objname=name)
+
+
 class StateReader:
     """Reads the state from a scene's data.
 
@@ -41,36 +56,35 @@ class StateReader:
     down it then turns over only half a turn away from where it opens to the side.
 
     Args:
-        model: a scene with the robot.
+        model: a scene with the robot and the sensors of :func:`add_sensors`.
     """
 
     def __init__(self, model: mujoco.MjModel) -> None:
-        hinges = [model.joint(name) for name in h1.JOINTS]
-        self._qpos = np.array([hinge.qposadr[0] for hinge in hinges])
-        self._qvel = np.array([hinge.dofadr[0] for hinge in hinges])
-        self._sites = np.array([model.site(f"{arm}_tcp").id for arm in h1.ARMS])
-        self._fingers = [np.array([model.joint(f"{arm}_finger_{side}").qposadr[0] for arm in h1.ARMS]) for side in "ab"]
-        self._grips = np.array([model.actuator_outadr[model.actuator(f"{arm}_grip").id] for arm in h1.ARMS])
+        assert model.sensor(0).name == f"state/{h1.JOINTS[0]}"
+        self._model = model
         self._low = np.array([scalar.low for scalar in scalars()])
         self._high = np.array([scalar.high for scalar in scalars()])
+        self._sign = np.array([-1.0 if scalar.name.endswith("/force") else 1.0 for scalar in scalars()])
+        self._first = slice(0, len(self._low))
+
+    def refresh(self, data: mujoco.MjData) -> None:
+        """After a step, brings what is observed up to date: MuJoCo's poses are those of the last but one state."""
+        mujoco.mj_kinematics(self._model, data)
+        mujoco.mj_tendon(self._model, data)
+        mujoco.mj_sensorPos(self._model, data)
+        mujoco.mj_sensorVel(self._model, data)
 
     def read(self, data: mujoco.MjData) -> np.ndarray:
-        """(48,) float32 within the limits of :func:`scalars`.
+        """(48,) float32 within the limits of :func:`scalars`, as of the last :meth:`refresh`."""
+        return self.states(data.sensordata)
 
-        After a step, MuJoCo's poses are those of the last but one state: ``mj_kinematics`` brings them up to date.
-        """
-        values = np.empty(len(self._low))
-        values[:15] = data.qpos[self._qpos]
-        values[15:30] = data.qvel[self._qvel]
-        places, turns = data.site_xpos[self._sites], data.site_xmat[self._sites]
-        for arm, begin in enumerate((30, 37)):
-            values[begin : begin + 3] = places[arm]
-            quat = values[begin + 3 : begin + 7]
-            mujoco.mju_mat2Quat(quat, turns[arm])
-            if quat[1] + quat[2] < 0:
-                quat *= -1.0
-        first, second = self._fingers
-        values[44::2] = data.qpos[first] + data.qpos[second]
-        values[45::2] = -data.actuator_force[self._grips]
+    def states(self, sensed: np.ndarray) -> np.ndarray:
+        """The same for many simulations at once: (..., 48) float32 from sensor data (..., nsensordata)."""
+        values = sensed[..., self._first] * self._sign
+        for begin in (33, 40):
+            quat = values[..., begin : begin + 4]
+            turned = quat[..., 1] + quat[..., 2] < 0
+            if turned.any() if turned.ndim else turned:
+                quat *= np.where(turned, -1.0, 1.0)[..., None]
         np.maximum(values, self._low, out=values)
         return np.minimum(values, self._high, out=values).astype(np.float32)

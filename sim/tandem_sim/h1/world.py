@@ -81,7 +81,7 @@ class World:
             self.snapping.step(data, late)
         self.servo.command(data, executed.targets)
         self.snapping.step(data, substeps - late)
-        mujoco.mj_kinematics(self.model, data)
+        self.observer.reader.refresh(data)
         return executed
 
     def state(self) -> np.ndarray:
