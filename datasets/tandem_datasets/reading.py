@@ -22,6 +22,7 @@ ROOT_FILE = "zarr.json"
 Root = str | Place  # a folder, or any place
 
 _JSON_LIMIT = 16 << 20  # bytes; a hostile zarr.json must not fill the memory
+_WAVE = 256  # files that are asked for at once
 _TRUSTED = 64 << 20  # bytes of images that are allocated before any of them was looked at
 
 
@@ -142,8 +143,9 @@ def _each(place: Place, fill: Callable[[tuple[int, int, int]], None], pieces: Se
             fill(piece)
         return
     with ThreadPoolExecutor(min(place.lanes, len(pieces)), "tandem-read") as pool:
-        for _ in pool.map(fill, pieces):
-            pass
+        for start in range(0, len(pieces), _WAVE):  # a hostile place may promise millions that are not there
+            for _ in pool.map(fill, pieces[start : start + _WAVE]):
+                pass
 
 
 def _read_chunk(place: Place, column: Column, number: int, first: int, out: np.ndarray, where: str) -> None:

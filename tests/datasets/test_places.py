@@ -1,9 +1,11 @@
 """A store behind a URL gives what the folder gives, and refuses what the folder refuses."""
 
+import json
 import os
 import pickle
 import re
 import threading
+import time
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -209,3 +211,17 @@ def test_a_bucket_without_credentials(monkeypatch):
     with pytest.raises(TandemError, match=r"store s3://bucket/store: ") as caught:
         Store("s3://bucket/store")
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_place_that_promises_more_files_than_it_has(folder):
+    """Bug: all of the promised files were queued for reading before the first was found to be missing."""
+    system, root = fsspec.filesystem("memory"), "/promising"
+    system.put(str(folder / "bucket" / "store"), root, recursive=True)
+    ends = f"{root}/meta/episode_ends"
+    shape = json.loads(system.cat(f"{ends}/zarr.json"))
+    system.pipe(f"{ends}/zarr.json", json.dumps({**shape, "shape": [2**28]}).encode())
+    system.pipe(f"{ends}/c.{2**16 - 1}", system.cat(f"{ends}/c.0"))
+    begin = time.process_time()
+    with pytest.raises(TandemError, match=r"cannot read meta/episode_ends/c\.\d+"):
+        Store("memory://promising")
+    assert time.process_time() - begin < 1.0
