@@ -24,7 +24,7 @@ from tandem_datasets.reading import damaged_row, decode_images, read_index
 from tandem_datasets.shards import check_rows
 
 _SCRATCH = 1 << 16  # bytes of encoded rows to begin with
-_FEWEST_OPEN, _MOST_INDICES = 8, 16384
+_FEWEST_OPEN, _MANY_OPEN, _MOST_INDICES = 8, 4096, 16384
 _LIVE: "weakref.WeakSet[ColumnRows]" = weakref.WeakSet()  # they share the descriptors that a process may hold
 _UNUSED = 2  # references to a block: the list's and the question's
 _LENT_FROM, _MOST_LENT = 1 << 18, 4
@@ -147,7 +147,10 @@ class ColumnRows:
     def _open(self, number: int) -> "_OpenFile":
         """Opens a file and keeps it so, as long as not too many are."""
         while len(self._files) >= _most_open():
-            oldest = next(iter(self._files), None)
+            try:
+                oldest = next(iter(self._files), None)
+            except RuntimeError:  # another thread has just opened one
+                continue
             self._files.pop(oldest, None)  # type: ignore[arg-type]  # closed when its last reader is done
         assert self._place.local is not None
         try:
@@ -323,4 +326,5 @@ def _runs(rows: np.ndarray, fresh: np.ndarray, size: int) -> list[_Run]:
 
 def _most_open() -> int:
     """Files that one column may hold open: all of them together half of what the process may."""
-    return max(_FEWEST_OPEN, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 // max(1, len(_LIVE)))
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _MANY_OPEN if most == resource.RLIM_INFINITY else max(_FEWEST_OPEN, most // 2 // max(1, len(_LIVE)))

@@ -15,7 +15,7 @@ from tandem_datasets.codecs import CODECS
 from tandem_datasets.errors import TandemError
 from tandem_datasets.frames import EpisodeInfo, Frame, Observation, Source
 from tandem_datasets.recorder import Recorder
-from tandem_datasets.rows import Buffers
+from tandem_datasets.rows import Buffers, _most_open
 from tandem_datasets.stats import statistics
 from tandem_datasets.store import Store
 from tandem_datasets.windows import EXECUTED, SOURCES, WindowReader, WindowSpec
@@ -336,3 +336,9 @@ def test_numbers_that_no_recorder_takes_are_refused(tmp_path, embodiment, make_f
         with (path / f"data/{key}/c.0.0").open("r+b") as file:
             file.seek(13 * row_bytes)
             file.write(kept)
+
+
+def test_a_process_without_a_limit_of_open_files(monkeypatch):
+    """Bug: the limit is then -1, and hardly a file was kept open."""
+    monkeypatch.setattr("resource.getrlimit", lambda _: (-1, -1))
+    assert _most_open() >= 1000
