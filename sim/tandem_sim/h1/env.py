@@ -84,9 +84,9 @@ class H1Env(gymnasium.Env):
         """Begins an episode, with ``seed`` always the same one."""
         super().reset(seed=seed)
         self._layout = self.world.reset(self.np_random)
-        state = self.world.state()
-        self._trial.begin(self._layout, self.world.seen(state))
-        observation = self._observe(state)
+        own = self.world.own()
+        self._trial.begin(self._layout, self.world.seen(own))
+        observation = self._observe(own)
         self._show()
         return observation, {}
 
@@ -96,8 +96,8 @@ class H1Env(gymnasium.Env):
         if self._layout is None:
             raise TandemError("H1: there is no episode yet (call reset first)")
         executed = world.step(action)
-        state = world.state()
-        verdict = self._trial.step(world.seen(state))
+        own = world.own()
+        verdict = self._trial.step(world.seen(own))
         info: dict[str, Any] = {
             "executed_action": executed.action,
             "is_success": verdict.success,
@@ -106,7 +106,7 @@ class H1Env(gymnasium.Env):
         }
         if verdict.outcome:
             info["outcome"], info["grade"] = verdict.outcome, dict(verdict.parts)
-        observation = self._observe(state)
+        observation = self._observe(own)
         self._show()
         return observation, verdict.reward, verdict.terminated, verdict.truncated, info
 
@@ -121,8 +121,8 @@ class H1Env(gymnasium.Env):
             self._window.close()
             self._window = None
 
-    def _observe(self, state: np.ndarray) -> dict[str, Any]:
-        observation: dict[str, Any] = {"agent_pos": state, "instruction": self.layout.instruction}
+    def _observe(self, own: np.ndarray) -> dict[str, Any]:
+        observation: dict[str, Any] = {"agent_pos": self.world.state(own), "instruction": self.layout.instruction}
         if self.settings.cameras:
             observation["pixels"] = self._pictures.all()
         return observation

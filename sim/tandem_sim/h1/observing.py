@@ -11,6 +11,8 @@ from tandem_sim.h1.scene import Scene, brick_name
 from tandem_sim.h1.state import StateReader
 from tandem_sim.h1.tasks.base import PLATE, Layout, Seen, Task
 
+FORCES = slice(45, 48, 2)  # of the grips
+
 _POSE = (("x", "m"), ("y", "m"), ("z", "m"), ("qw", "1"), ("qx", "1"), ("qy", "1"), ("qz", "1"))
 _GOAL = (("x", "m"), ("y", "m"), ("z", "m"), ("yaw", "rad"))
 _BOUND = {"m": 3.0, "1": 1.0, "rad": 7.0}
@@ -37,23 +39,21 @@ def _pairs(task: Task) -> list[tuple[int, str]]:
 
 
 class Observer:
-    """Reads one data of a scene, whose kinematics must be of its current positions.
+    """Makes states and what tasks judge by from a world's numbers, wherever those lie.
 
     Args:
-        scene: what the data belongs to.
+        scene: what the numbers belong to.
+        model: its model, or a copy.
         task: for the privileged state.
         privileged: whether that is wanted.
     """
 
-    def __init__(self, scene: Scene, model: mujoco.MjModel, data: mujoco.MjData, task: Task, privileged: bool) -> None:
+    def __init__(self, scene: Scene, model: mujoco.MjModel, task: Task, privileged: bool) -> None:
         n = len(task.sizes)
         self.reader = StateReader(model)
-        self._data, self._task, self._privileged = data, task, privileged
-        # views that stay valid as long as the data: looking them up costs more than reading them
-        self._poses = data.qpos[scene.brick_qpos : scene.brick_qpos + 7 * n].reshape(n, 7)
-        self._speeds = data.qvel[scene.brick_dof : scene.brick_dof + 6 * n].reshape(n, 6)
-        self._sites = data.site_xpos
-        self._tcps = np.array(scene.tcp_sites)
+        self._task, self._privileged, self._n = task, privileged, n
+        self._qpos = slice(scene.brick_qpos, scene.brick_qpos + 7 * n)
+        self._qvel = slice(scene.brick_dof, scene.brick_dof + 6 * n)
         self._slots = {brick_name(slot): slot for slot in range(n)} | {PLATE_NAME: PLATE}
         self._graph: Connections | None = None
         self._seats: dict[tuple[int, int], Seat] = {}
@@ -62,33 +62,43 @@ class Observer:
         """A new episode; what is attached is read anew."""
         self._layout, self._graph = layout, None
 
-    def state(self, connections: Connections) -> np.ndarray:
-        """(S,) float32, the robot's and, where wanted, the privileged."""
-        own = self.reader.read(self._data)
+    def poses(self, qpos: np.ndarray) -> np.ndarray:
+        """Of the bricks by slot, (..., n, 7), from positions (..., nq); a view."""
+        return qpos[..., self._qpos].reshape(*qpos.shape[:-1], self._n, 7)
+
+    def speeds(self, qvel: np.ndarray) -> np.ndarray:
+        """Of the bricks by slot, (..., n, 6), from velocities (..., nv); a view."""
+        return qvel[..., self._qvel].reshape(*qvel.shape[:-1], self._n, 6)
+
+    def state(self, own: np.ndarray, poses: np.ndarray, connections: Connections) -> np.ndarray:
+        """(S,) float32: the robot's own (48,), and where wanted the privileged."""
         if not self._privileged:
             return own
-        poses = self._poses[list(self._layout.roles)]
+        layout = self._layout
+        poses = poses[list(layout.roles)]
         poses[poses[:, 3] < 0, 3:] *= -1.0
-        goal = self._layout.goal if self._task.has_goal else ()
+        goal = layout.goal if self._task.has_goal else ()
         assert goal is not None
-        roles = {slot: role for role, slot in enumerate(self._layout.roles)}
-        seats = {(roles[upper], f"brick_{roles[lower]}" if lower != PLATE else "plate") for upper, lower in
-                 self.seats(connections)}  # fmt: skip
+        roles = {slot: role for role, slot in enumerate(layout.roles)}
+        seats = {
+            (roles[upper], "plate" if lower == PLATE else f"brick_{roles[lower]}")
+            for upper, lower in self.seats(connections)
+        }
         flags = [float(pair in seats) for pair in _pairs(self._task)]
         more = np.concatenate([poses.ravel(), goal, flags])
-        return np.concatenate([own, np.clip(more, -7.0, 7.0).astype(np.float32)])
+        return np.concatenate([own, more.astype(np.float32)])
 
-    def seen(self, connections: Connections, state: np.ndarray) -> Seen:
+    def seen(
+        self,
+        own: np.ndarray,
+        poses: list[list[float]],
+        speeds: np.ndarray,
+        tcps: list[list[float]],
+        connections: Connections,
+    ) -> Seen:
         """What the task judges by."""
-        width_l, force_l, width_r, force_r = state[44:48].tolist()
-        return Seen(
-            self._poses.tolist(),
-            self._speeds,
-            self._sites[self._tcps].tolist(),
-            (width_l, width_r),
-            (force_l, force_r),
-            self.seats(connections),
-        )
+        force_l, force_r = own[FORCES].tolist()
+        return Seen(poses, speeds, tcps, (force_l, force_r), self.seats(connections))
 
     def seats(self, connections: Connections) -> dict[tuple[int, int], Seat]:
         """What is attached, by (upper, lower) slots."""

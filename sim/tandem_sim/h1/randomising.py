@@ -1,7 +1,5 @@
 """What differs between episodes beside the layout: colours always, and what the settings let vary."""
 
-from dataclasses import dataclass
-
 import mujoco
 import numpy as np
 
@@ -17,13 +15,6 @@ CAMERA_M, CAMERA_RAD, CAMERA_FOV_SHARE = 0.015, np.radians(1.5), 0.03
 FRICTION_SHARE = 0.25
 MASS_SHARE = 0.25
 LATENCY_S = 0.010
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """What the stepping has to know of it."""
-
-    latency_substeps: int
 
 
 class Randomiser:
@@ -43,12 +34,16 @@ class Randomiser:
         self._gripped = np.array([box for box, _ in scene.brick_geoms] + pads, int)
         self._bodies = np.array(bricks, int)
 
-    def apply(self, rng: np.random.Generator, layout: Layout) -> Drawn:
-        """A new episode's; each kind draws alike whether or not the others are wanted."""
+    def apply(self, rng: np.random.Generator, layout: Layout) -> int:
+        """A new episode's; each kind draws alike whether or not the others are wanted.
+
+        Returns:
+            How many substeps the drives are late.
+        """
         drawers = rng.spawn(6)
         self._paint(layout)
         if not self._strengths.any:
-            return Drawn(0)
+            return 0
         model, base, strengths = self._model, self._scene.model, self._strengths
         for rng_of, strength, draw in zip(
             drawers,
@@ -59,7 +54,7 @@ class Randomiser:
             if strength:
                 draw(rng_of, strength, model, base)
         most = strengths.latency * LATENCY_S / SUBSTEP_S
-        return Drawn(int(drawers[5].integers(0, int(most) + 1)) if strengths.latency else 0)
+        return int(drawers[5].integers(0, int(most) + 1)) if strengths.latency else 0
 
     def _paint(self, layout: Layout) -> None:
         rgba = self._model.geom_rgba

@@ -78,6 +78,11 @@ class StateReader:
         """(48,) float32 within the limits of :func:`scalars`, as of the last :meth:`refresh`."""
         return self.states(data.sensordata)
 
+    @staticmethod
+    def places(sensed: np.ndarray) -> np.ndarray:
+        """Where the TCPs are, (..., 2, 3) m in float64, from sensor data (..., nsensordata)."""
+        return sensed[..., 30:44].reshape(*sensed.shape[:-1], 2, 7)[..., :3]
+
     def states(self, sensed: np.ndarray) -> np.ndarray:
         """The same for many simulations at once: (..., 48) float32 from sensor data (..., nsensordata)."""
         values = sensed[..., self._first] * self._sign

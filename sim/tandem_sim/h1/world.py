@@ -18,8 +18,9 @@ from tandem_sim.h1.actions import ControlSettings, Executed, make_actions
 from tandem_sim.h1.cameras import described
 from tandem_sim.h1.control import Servo
 from tandem_sim.h1.observing import Observer, privileged_scalars
-from tandem_sim.h1.randomising import Drawn, Randomiser
+from tandem_sim.h1.randomising import Randomiser
 from tandem_sim.h1.settings import Settings
+from tandem_sim.h1.state import StateReader
 from tandem_sim.h1.tasks import make as make_task
 from tandem_sim.h1.tasks.base import MIDDLE, Layout, Seen, Task
 
@@ -41,10 +42,15 @@ class World:
         self.snapping = Snapping(self.model)
         self.servo = Servo(self.model, settings.rate_hz)
         self.actions = make_actions(control_settings(settings), robot_alone(settings.robot))
-        self.observer = Observer(self.scene, self.model, self.data, self.task, settings.privileged)
+        self.observer = Observer(self.scene, self.model, self.task, settings.privileged)
+        # views that stay valid as long as the data: finding them costs more than reading them
+        self._sensed = self.data.sensordata
+        self._poses = self.observer.poses(self.data.qpos)
+        self._speeds = self.observer.speeds(self.data.qvel)
+        self._places = StateReader.places(self._sensed)
         self._randomiser = Randomiser(self.scene, self.model, settings.randomise)
         self._layout: Layout | None = None
-        self._drawn = Drawn(0)
+        self.late_substeps = 0  # before a command takes effect
 
     @property
     def connections(self) -> Connections:
@@ -55,7 +61,7 @@ class World:
         """Begins an episode drawn from ``rng``."""
         data, task = self.data, self.task
         layout = self._layout = task.lay_out(rng)
-        self._drawn = self._randomiser.apply(rng, layout)
+        self.late_substeps = self._randomiser.apply(rng, layout)
         mujoco.mj_resetData(self.model, data)
         begin = self.scene.brick_qpos
         for slot, place in enumerate(layout.places):
@@ -76,21 +82,30 @@ class World:
     def step(self, action: np.ndarray | None) -> Executed:
         """Executes an action (A,) float32 for a control step; None holds. Errors as :meth:`Actions.step`."""
         executed = self.actions.step(action)
-        data, substeps, late = self.data, self.settings.substeps, self._drawn.latency_substeps
-        if late:
-            self.snapping.step(data, late)
-        self.servo.command(data, executed.targets)
-        self.snapping.step(data, substeps - late)
-        self.observer.reader.refresh(data)
+        self.advance(executed.targets)
         return executed
 
-    def state(self) -> np.ndarray:
-        """(S,) float32 as the embodiment has it."""
-        return self.observer.state(self.snapping.connections)
+    def advance(self, targets: np.ndarray) -> None:
+        """A control step towards joint targets (17,)."""
+        data, late = self.data, self.late_substeps
+        if late:
+            self.snapping.step(data, late)
+        self.servo.command(data, targets)
+        self.snapping.step(data, self.settings.substeps - late)
+        self.observer.reader.refresh(data)
 
-    def seen(self, state: np.ndarray) -> Seen:
-        """What the task judges by, ``state`` being the current one."""
-        return self.observer.seen(self.snapping.connections, state)
+    def own(self) -> np.ndarray:
+        """The robot's own state, (48,) float32."""
+        return self.observer.reader.states(self._sensed)
+
+    def state(self, own: np.ndarray) -> np.ndarray:
+        """(S,) float32 as the embodiment has it, from the robot's own."""
+        return self.observer.state(own, self._poses, self.snapping.connections)
+
+    def seen(self, own: np.ndarray) -> Seen:
+        """What the task judges by."""
+        poses, tcps = self._poses.tolist(), self._places.tolist()
+        return self.observer.seen(own, poses, self._speeds, tcps, self.snapping.connections)
 
 
 def control_settings(settings: Settings) -> ControlSettings:

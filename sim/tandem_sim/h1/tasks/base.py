@@ -72,21 +72,19 @@ class Layout:
 class Seen:
     """One world at the end of a control step, in plain lists, which are faster than arrays of this size."""
 
-    __slots__ = ("_speeds", "forces", "poses", "seats", "tcps", "widths")
+    __slots__ = ("_speeds", "forces", "poses", "seats", "tcps")
 
     def __init__(
         self,
         poses: list[list[float]],
         speeds: np.ndarray,
         tcps: list[list[float]],
-        widths: tuple[float, float],
         forces: tuple[float, float],
         seats: Mapping[tuple[int, int], Seat],
     ) -> None:
         self.poses = poses  # of the bricks by slot: x, y, z (m), quaternion w, x, y, z
         self._speeds = speeds
         self.tcps = tcps  # of the arms: x, y, z (m)
-        self.widths = widths  # of the grips, m
         self.forces = forces  # of the grips, N
         self.seats = seats  # what is attached, by (upper, lower) slots; the baseplate is PLATE
 
