@@ -15,15 +15,11 @@ from tandem_datasets.embodiment import ActionKind, ActionScalar
 from tandem_datasets.errors import TandemError, unknown
 from tandem_sim.h1 import robot as h1
 from tandem_sim.h1.control import substeps
-from tandem_sim.h1.ik import ArmIK
 
 MODES = ("joint", "ee_delta")
 ROTATIONS = ("yaw", "full")
 LINEAR_SPEED = 0.5  # m/s of a TCP's target, each axis
 ANGULAR_SPEED = 2.5  # rad/s
-LEASH = 0.03  # m that a TCP's target may run ahead of what the arm can follow
-LEASH_ANGLE = 0.3  # rad
-_ROUNDING = 1 + 1e-5  # an executed action, rounded to float32, is executed again unchanged
 
 
 @dataclass(frozen=True)
@@ -156,82 +152,13 @@ class JointActions(Actions):
         return Executed(self._last, self._last.astype(np.float64))
 
 
-class DeltaActions(Actions):
-    """Displacements of both TCPs' targets.
-
-    A target out of reach stops a leash ahead of where the arm can go; what is executed then is what of the displacement
-    was added.
-
-    Args:
-        settings: how the robot is commanded.
-        spec: the robot alone, for the inverse kinematics.
-    """
-
-    def __init__(self, settings: ControlSettings, spec: mujoco.MjSpec) -> None:
-        super().__init__(settings)
-        self._hinges = list(h1.HINGE_ACTIONS)
-        self._ik = ArmIK(spec, settings.rate_hz, h1.HOME[self._hinges])
-        self._size = len(self.scalars) // 2  # of an arm
-        self._leash = max(LEASH, 2 * LINEAR_SPEED / settings.rate_hz)
-        self._leash_angle = max(LEASH_ANGLE, 2 * ANGULAR_SPEED / settings.rate_hz)
-        self.reset(h1.HOME)
-
-    @property
-    def poses(self) -> np.ndarray:
-        """The TCPs' targets, (2, 7) of position (m, world) and quaternion (w, x, y, z)."""
-        return self._poses.copy()
-
-    def reset(self, targets: np.ndarray) -> None:
-        self.clamped = 0
-        self._targets = np.array(targets, np.float64)
-        self._poses = self._ik.poses(self._targets[self._hinges])
-        if self.settings.rotation == "yaw":
-            for pose in self._poses:
-                pose[3:] = _pointing_down(pose[3:])
-
-    def _hold(self) -> np.ndarray:
-        action = np.zeros(len(self.scalars), np.float32)
-        action[self._size - 1 :: self._size] = self._targets[list(h1.GRIPS)]
-        return action
-
-    def _execute(self, action: np.ndarray) -> Executed:
-        executed = action.copy()
-        joints = self._targets[self._hinges]
-        there = self._ik.poses(joints)
-        for arm, (pose, reached) in enumerate(zip(self._poses, there, strict=True)):
-            part = executed[arm * self._size : (arm + 1) * self._size]
-            self._move(pose, reached, part[:3])
-            self._turn(pose, reached, part[3:-1])
-            self._targets[h1.GRIPS[arm]] = part[-1]
-        self._targets[self._hinges] = self._ik.solve(joints, self._poses[0], self._poses[1])
-        return Executed(executed, self._targets.copy())
-
-    def _move(self, pose: np.ndarray, reached: np.ndarray, delta: np.ndarray) -> None:
-        """Adds ``delta`` (3,) to the target, or what of it the leash lets through, which is written back."""
-        ahead = pose[:3] + delta - reached[:3]
-        distance = float(np.sqrt(ahead @ ahead))
-        if distance > self._leash * _ROUNDING:
-            delta[:] = reached[:3] + ahead * (self._leash / distance) - pose[:3]
-        pose[:3] += delta
-
-    def _turn(self, pose: np.ndarray, reached: np.ndarray, delta: np.ndarray) -> None:
-        """Turns the target by ``delta``, (1,) about the vertical or (3,); where the leash forbids it, writes back 0."""
-        if not delta.any():
-            return
-        spin = np.array([0.0, 0.0, delta[0]]) if len(delta) == 1 else delta.astype(np.float64)
-        angle = float(np.sqrt(spin @ spin))
-        turn, turned = np.empty(4), np.empty(4)
-        mujoco.mju_axisAngle2Quat(turn, spin / angle, angle)
-        mujoco.mju_mulQuat(turned, turn, pose[3:])
-        if _angle(turned, reached[3:]) > max(self._leash_angle, _angle(pose[3:], reached[3:])):
-            delta[:] = 0.0
-            return
-        pose[3:] = turned / np.sqrt(turned @ turned)
-
-
 def make_actions(settings: ControlSettings, spec: mujoco.MjSpec) -> Actions:
     """The action mode that ``settings`` asks for; ``spec`` is the robot alone, which ``ee_delta`` copies."""
-    return JointActions(settings) if settings.mode == "joint" else DeltaActions(settings, spec)
+    if settings.mode == "joint":
+        return JointActions(settings)
+    from tandem_sim.h1.delta import DeltaActions  # mink takes half a second that joint targets do without
+
+    return DeltaActions(settings, spec)
 
 
 def downward(yaw: float) -> np.ndarray:
@@ -245,12 +172,3 @@ def yaw_of(quat: np.ndarray) -> float:
     axis = np.empty(3)
     mujoco.mju_rotVecQuat(axis, np.array([1.0, 0.0, 0.0]), quat)
     return float(np.arctan2(-axis[0], axis[1]))
-
-
-def _pointing_down(quat: np.ndarray) -> np.ndarray:
-    return downward(yaw_of(quat))
-
-
-def _angle(a: np.ndarray, b: np.ndarray) -> float:
-    """Between two unit quaternions, rad."""
-    return float(2 * np.arccos(min(1.0, abs(float(a @ b)))))

@@ -48,11 +48,10 @@ class Servo:
     def __init__(self, model: mujoco.MjModel, rate_hz: float) -> None:
         self.substeps = substeps(rate_hz)
         self._period = self.substeps * h1.TIMESTEP
-        self._model = model
         servos = [model.actuator(name).id for name in h1.ACTIONS]
         first = servos[0]
         assert servos == list(range(first, first + len(servos))), "the servos lie side by side"
-        self._servos = slice(first, first + len(servos))
+        self._slew = model.actuator_dynprm[first : first + len(servos), 1]  # a view: what is written there steers
         begin = int(model.actuator_ctrladr[first])
         self._inputs = slice(begin, begin + 2 * len(servos))
         self._positions, self._speeds = (slice(begin + part, begin + 2 * len(servos), 2) for part in (0, 1))
@@ -81,7 +80,7 @@ class Servo:
         ctrl = data.ctrl
         ctrl[self._positions] = now + move
         ctrl[self._speeds] = speed
-        self._model.actuator_dynprm[self._servos, 1] = np.maximum(np.abs(speed, out=speed), _STILL)
+        self._slew[:] = np.maximum(np.abs(speed, out=speed), _STILL)
 
     def setpoints(self, act: np.ndarray) -> np.ndarray:
         """Where the setpoints are now, (..., 17) rad or m, from activations (..., na)."""

@@ -17,6 +17,7 @@ ORIENTATION_COST = 0.25  # 1/rad: 4 degrees weigh as much as 17 mm
 POSTURE_COST = 0.015  # 1/rad: what is left of freedom goes to the posture
 POSTURE_GAIN = 0.05  # of the way to the posture in a step
 DAMPING = 2e-4  # 1/rad2: bounds the motion near singular postures
+_SOLVED = 1  # of DAQP
 
 
 class ArmIK:
@@ -35,23 +36,28 @@ class ArmIK:
         self._tasks = [
             mink.FrameTask(f"{arm}_tcp", "site", POSITION_COST, ORIENTATION_COST, lm_damping=0.01) for arm in h1.ARMS
         ]
+        data = self._configuration.data
+        self._positions, self._rotations = data.site_xpos, data.site_xmat
         self._sites = [self._model.site(f"{arm}_tcp").id for arm in h1.ARMS]
         hinges = list(h1.HINGE_ACTIONS)
         self._step = h1.limits.speed[hinges] / rate_hz
         self._step[0] = 0.0
         self._low, self._high = self._model.jnt_range.T.copy()
+        size = len(h1.JOINTS)
+        self._regular = np.eye(size) * (DAMPING + POSTURE_COST**2)
+        self._pull = POSTURE_COST**2 * POSTURE_GAIN
         self._posture = np.array(posture, float)
-        self._diagonal = np.eye(len(h1.JOINTS)) * (DAMPING + POSTURE_COST**2)
-        self._no_rows = np.zeros((0, len(h1.JOINTS)))
-        self._senses = np.zeros(len(h1.JOINTS), np.int32)
+        self._no_rows, self._senses = np.zeros((0, size)), np.zeros(size, np.int32)
+        self._rows, self._errors = np.zeros((12, size)), np.zeros(12)
+        self._at = np.full(size, np.nan)  # the joints that the kinematics stand at
 
     def poses(self, joints: np.ndarray) -> np.ndarray:
         """Where the TCPs are for ``joints`` (15,) rad: (2, 7) of position (m, world) and quaternion (w, x, y, z)."""
-        self._configuration.update(joints)
+        self._stand(joints)
         poses = np.empty((2, 7))
-        for row, site in zip(poses, self._sites, strict=True):
-            row[:3] = self._configuration.data.site_xpos[site]
-            mujoco.mju_mat2Quat(row[3:], self._configuration.data.site_xmat[site])
+        for arm, site in enumerate(self._sites):
+            poses[arm, :3] = self._positions[site]
+            mujoco.mju_mat2Quat(poses[arm, 3:], self._rotations[site])
         return poses
 
     def solve(self, joints: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -62,21 +68,28 @@ class ArmIK:
         Returns:
             (15,) rad, at most a step of the speed limits away.
         """
-        self._configuration.update(joints)
-        hessian, gradient = self._diagonal.copy(), np.zeros(len(joints))
-        for task, pose in zip(self._tasks, (left, right), strict=True):
+        self._stand(joints)
+        damping = 0.0
+        for task, pose, part in zip(self._tasks, (left, right), (slice(0, 6), slice(6, 12)), strict=True):
             task.transform_target_to_world = mink.SE3(wxyz_xyz=np.concatenate((pose[3:], pose[:3])))
-            jacobian, error, damping = task.compute_qp_residual(self._configuration)
-            hessian += jacobian.T @ jacobian
-            hessian.flat[:: len(joints) + 1] += damping
-            gradient -= error @ jacobian
-        gradient -= POSTURE_COST**2 * POSTURE_GAIN * (self._posture - joints)
+            self._rows[part], self._errors[part], more = task.compute_qp_residual(self._configuration)
+            damping += more
+        hessian = self._rows.T @ self._rows
+        hessian += self._regular
+        hessian.flat[:: len(joints) + 1] += damping
+        gradient = self._pull * (joints - self._posture)
+        gradient -= self._errors @ self._rows
         lower = np.minimum(np.maximum(self._low - joints, -self._step), 0.0)
         upper = np.maximum(np.minimum(self._high - joints, self._step), 0.0)
         step, _, status, _ = daqp.solve(hessian, gradient, self._no_rows, upper, lower, self._senses)
-        if status != 1 or not np.isfinite(step).all():
-            return joints.copy()
-        return np.clip(joints + step, self._low, self._high)
+        step[0] = 0.0  # exactly
+        moved = np.minimum(np.maximum(joints + step, self._low), self._high)
+        return moved if status == _SOLVED and np.isfinite(moved).all() else joints.copy()
+
+    def _stand(self, joints: np.ndarray) -> None:
+        if not (joints == self._at).all():
+            self._configuration.update(joints)
+            self._at[:] = joints
 
 
 def _arms_only(spec: mujoco.MjSpec) -> mujoco.MjModel:
