@@ -5,6 +5,7 @@
 differential inverse kinematics makes joint targets of it. A missing action holds.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -115,7 +116,8 @@ class Actions(ABC):
         if values.shape != self._low.shape:
             raise TandemError(f"H1 action: shape {values.shape} (allowed: {self._low.shape})")
         limited = np.minimum(np.maximum(values, self._low), self._high)
-        if limited.tobytes() != values.tobytes():  # as a rule they are equal, which bytes tell sooner
+        # as a rule they are equal, which bytes tell sooner; NaN is bytewise equal to itself, but spoils a sum
+        if limited.tobytes() != values.tobytes() or math.isnan(limited.dot(limited)):
             self._count(values, limited)
         return limited
 
