@@ -271,4 +271,4 @@ def _add_servos(spec: mujoco.MjSpec) -> None:
         actuator.forcelimited = True
         actuator.forcerange = [-limits.effort[index], limits.effort[index]]
         actuator.ctrllimited = True
-        actuator.ctrlrange = [limits.low[index], limits.high[index]]
+        actuator.ctrlrange = [0.0, wrist.MAX_WIDTH] if gripping else spec.joint(name).range

@@ -1,9 +1,13 @@
 """The Tandem wrist and gripper, which each forearm of the H1 carries in place of Unitree's ball hand.
 
-Nothing of it is Unitree's. A wrist of three hinges (roll about the forearm, pitch, roll of the tool) and a parallel
-gripper of two fingers on one drive. Our sizing, in the class of what can be bought: 1.4 kg in all, as a Robotiq 2F-85
-(0.9 kg) behind three compact servos; joint torques as of Dynamixel XM540 to H54 servos (10 to 25 Nm) at 10 rad/s; a
-grip of 45 N (2F-85: 20 to 235 N, Franka Hand: 70 N); pads of rubber on ABS with a friction coefficient of 1.2.
+A wrist of three hinges (roll about the forearm, pitch, roll of the tool) and a parallel gripper of two fingers on one
+drive. It is ours; only the flange is Unitree's: where its H1 with hands has the hand's joint, about the same axis with
+nearly the same range (0.2605 m from the elbow, +-3.05 rad in ``h1_with_hand.xml``).
+
+Our sizing, in the class of what can be bought: joints as the wrists of a UR3e (12 Nm, 360 degrees/s); 1.37 kg in all,
+of which the gripper 0.72 kg, as a Franka Hand (0.73 kg, 80 mm, 70 N) or a Robotiq 2F-85 (0.9 kg, 85 mm, 20 to 235 N, up
+to 150 mm/s); pads of rubber on ABS with a friction coefficient of 1.2. Moments of inertia are those of evenly filled
+shapes.
 """
 
 import math
@@ -14,8 +18,8 @@ import numpy as np
 
 from tandem_sim.h1.links import Hinge, Vector
 
-MOUNT: Vector = (0.25, 0.0, -0.0185)  # m, of the wrist on the forearm, in Unitree's elbow frame: x runs along it
-PITCH_AXIS = 0.085  # m from the mount: behind the ball hand, which the housing encloses
+MOUNT: Vector = (0.2605, 0.0, -0.0185)  # m, of the flange, in Unitree's elbow frame: x runs along the forearm
+PITCH_AXIS = 0.0745  # m from the flange: the housing between them encloses the ball hand that meshes may show
 CRANK = 0.8  # rad that the hand is bent down at pitch 0, as it works on a table
 TOOL_AXIS = 0.035  # m from the pitch axis
 TCP = 0.095  # m from the tool's frame: between the pads
@@ -23,13 +27,14 @@ PALM = 0.04  # m from the tool's frame: where the fingers begin
 TIP = 0.007  # m that the fingertips reach beyond the TCP
 MAX_WIDTH = 0.07  # m between the pads when open
 GRIP_FORCE = 45.0  # N of each finger, largest
-GRIP_SPEED = 0.25  # m/s of the width
+GRIP_SPEED = 0.15  # m/s of the width
 PAD_FRICTION = (1.2, 0.005, 0.0001)  # sliding, torsional (m), rolling (m)
 
+SPEED = 2 * math.pi  # rad/s of each hinge
 HINGES = (
-    Hinge("wrist_roll", (1.0, 0.0, 0.0), -3.0, 3.0, torque=12.0, speed=10.0, damping=0.2, armature=0.02),
-    Hinge("wrist_pitch", (0.0, 1.0, 0.0), -1.6, 1.6, torque=12.0, speed=10.0, damping=0.2, armature=0.02),
-    Hinge("tool_roll", (1.0, 0.0, 0.0), -3.0, 3.0, torque=8.0, speed=10.0, damping=0.2, armature=0.015),
+    Hinge("wrist_roll", (1.0, 0.0, 0.0), -3.0, 3.0, torque=12.0, speed=SPEED, damping=0.2, armature=0.02),
+    Hinge("wrist_pitch", (0.0, 1.0, 0.0), -1.6, 1.6, torque=12.0, speed=SPEED, damping=0.2, armature=0.02),
+    Hinge("tool_roll", (1.0, 0.0, 0.0), -3.0, 3.0, torque=12.0, speed=SPEED, damping=0.2, armature=0.02),
 )
 
 _DARK: Vector = (0.16, 0.16, 0.17, 1.0)
@@ -60,27 +65,27 @@ def add_wrist(forearm: mujoco.MjsBody, arm: str, mount: tuple[Vector, Vector], c
         collisions: of all parts.
     """
     bits = {"contype": collisions.contype, "conaffinity": collisions.conaffinity}
-    roll = _body(forearm, f"{arm}_wrist_roll_link", mount, 0.35, (0.035, 0.0, 0.0), (2.4e-4, 3.4e-4, 3.4e-4))
+    roll = _body(forearm, f"{arm}_wrist_roll_link", mount, 0.35, (0.0315, 0.0, 0.0), (2.5e-4, 2.4e-4, 2.4e-4))
     _hinge(roll, arm, HINGES[0])
-    roll.add_geom(type=_CYLINDER, size=[0.038, 0.036, 0], pos=[0.036, 0, 0], quat=_ALONG_X, rgba=_DARK, **bits)
+    roll.add_geom(type=_CYLINDER, size=[0.038, 0.0315, 0], pos=[0.0315, 0, 0], quat=_ALONG_X, rgba=_DARK, **bits)
 
     pitch = _body(
         roll,
         f"{arm}_wrist_pitch_link",
         ((PITCH_AXIS, 0, 0), (math.cos(CRANK / 2), 0, math.sin(CRANK / 2), 0)),
         0.3,
-        (0.01, 0.0, 0.0),
-        (1.6e-4, 1.6e-4, 1.6e-4),
+        (0.0, 0.0, 0.0),
+        (9.6e-5, 6.6e-5, 9.6e-5),
     )
     _hinge(pitch, arm, HINGES[1])
-    pitch.add_geom(type=_CYLINDER, size=[0.026, 0.034, 0], quat=_ALONG_Y, rgba=_METAL, **bits)
+    pitch.add_geom(type=_CYLINDER, size=[0.021, 0.025, 0], quat=_ALONG_Y, rgba=_METAL, **bits)
 
     tool = _body(
-        pitch, f"{arm}_tool_link", ((TOOL_AXIS, 0, 0), None), 0.6, (0.022, 0.0, 0.003), (7.5e-4, 3.2e-4, 6.6e-4)
+        pitch, f"{arm}_tool_link", ((TOOL_AXIS, 0, 0), None), 0.6, (0.022, 0.0, 0.002), (5.3e-4, 1.2e-4, 5.2e-4)
     )
     _hinge(tool, arm, HINGES[2])
-    tool.add_geom(type=_CYLINDER, size=[0.028, 0.01, 0], quat=_ALONG_X, rgba=_DARK, **bits)
-    tool.add_geom(type=_BOX, size=[0.015, 0.052, 0.02], pos=[0.025, 0, 0], rgba=_METAL, **bits)
+    tool.add_geom(type=_CYLINDER, size=[0.023, 0.01, 0], quat=_ALONG_X, rgba=_DARK, **bits)
+    tool.add_geom(type=_BOX, size=[0.015, 0.052, 0.018], pos=[0.025, 0, 0], rgba=_METAL, **bits)
     tool.add_geom(
         type=_BOX, size=[0.008, 0.014, 0.007], pos=[0.012, 0, 0.068], rgba=_DARK, contype=0, conaffinity=0, mass=0
     )
