@@ -48,8 +48,8 @@ def _run[T](operation: str, path: str, whole: Callable[[], T], half: Callable[[]
 
 
 def open_file(path: str, flags: int) -> int:
-    """``os.open`` for writing; what it makes is readable for everybody that the umask lets."""
-    return _run("open", path, lambda: os.open(path, flags | os.O_CLOEXEC, 0o666))
+    """``os.open`` for writing, never through a link; what it makes is readable for everybody that the umask lets."""
+    return _run("open", path, lambda: os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666))
 
 
 def write_at(descriptor: int, parts: Sequence[Buffer], offset: int, path: str) -> int:
@@ -109,6 +109,13 @@ def make_folders(path: str) -> None:
     """Makes a folder and those above it, where they are not there yet."""
     if not os.path.isdir(path):
         _run("make folder", path, lambda: os.makedirs(path, exist_ok=True))
+
+
+def require_no_links(root: str, folders: Iterable[str], where: str) -> None:
+    """Raises TandemError if one of ``folders`` below ``root`` is a link that leads a writer to other files."""
+    for folder in folders:
+        if os.path.islink(os.path.join(root, folder)):
+            raise TandemError(f"{where}: {folder} is a link (allowed: a folder of its own)")
 
 
 def _exchange(one: str, other: str) -> None:
@@ -222,8 +229,11 @@ class Syncer:
         self._taken, self._lent, self._folders = [], {}, set()
         if not self.enabled:
             return
-        jobs = [self._submit(sync, descriptor, path) for descriptor, path in lent.items()]
-        jobs += [self._submit(sync_folder, path) for path in folders]
+        try:
+            jobs = [self._submit(sync, descriptor, path) for descriptor, path in lent.items()]
+            jobs += [self._submit(sync_folder, path) for path in folders]
+        except RuntimeError as no_thread:
+            raise SyncError(errno.EAGAIN, str(no_thread)) from no_thread
         wait(jobs := taken + jobs)
         for job in jobs:
             if error := job.exception():
@@ -245,7 +255,22 @@ class Syncer:
     def _submit(self, job: Callable[..., None], *arguments: int | str) -> "Future[None]":
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._THREADS, thread_name_prefix="tandem-sync")
-        return self._pool.submit(job, *arguments)
+        return submit(self._pool, job, *arguments)
+
+
+def submit[T](pool: ThreadPoolExecutor, job: Callable[..., T], *arguments: object) -> "Future[T]":
+    """``pool.submit``, but when the interpreter is ending, and pools take nothing more, it is done at once, here."""
+    try:
+        return pool.submit(job, *arguments)
+    except RuntimeError as error:
+        if "shutdown" not in str(error):
+            raise
+    done: Future[T] = Future()
+    try:
+        done.set_result(job(*arguments))
+    except Exception as failed:  # noqa: BLE001  it is raised where the result is asked for
+        done.set_exception(failed)
+    return done
 
 
 def _sync_and_close(descriptor: int, path: str) -> None:

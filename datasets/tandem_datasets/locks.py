@@ -27,7 +27,9 @@ class WriterLock:
 
     def __init__(self, path: Path, where: str) -> None:
         self._path, self._process = path, os.getpid()
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        if path.is_symlink():
+            raise TandemError(f"{where}: {path.name} is a link (allowed: a file of its own)")
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -31,6 +31,7 @@ from tandem_datasets.files import (
     open_file,
     replace,
     replace_file,
+    require_no_links,
     write_at,
     write_file,
 )
@@ -237,6 +238,7 @@ class StoreWriter:
         root = self._root
         if not os.path.lexists(root):
             return
+        require_no_links(root, ("data", "meta", *(column.key for column in self._columns)), self.where)
         if os.path.isdir(root) and os.path.exists(os.path.join(root, ROOT_FILE)):
             if not exist_ok:
                 raise TandemError(f"{self.where}: already there (allowed: a new path)")

@@ -11,6 +11,10 @@ import pytest
 
 from tandem_datasets.errors import TandemError
 from tandem_datasets.frames import EpisodeInfo
+from tandem_datasets.ops.changing import delete
+from tandem_datasets.ops.choosing import Choice
+from tandem_datasets.ops.repair import Repair
+from tandem_datasets.ops.structure import skeleton
 from tandem_datasets.ops.validate import validate
 from tandem_datasets.recorder import Recorder
 from tandem_datasets.store import Store
@@ -309,6 +313,39 @@ def test_rows_that_would_fill_the_memory(path, case):
         assert validate(path, repair=True).deleted == [0]
         assert Store(path).load("top", 1, 300).tobytes() == images[1:].tobytes()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
+
+
+@pytest.mark.parametrize("linked", ["meta/episode_ends/writer.lock", "data/top", "data", "meta/names"])
+def test_links_in_a_store_lead_no_writer_elsewhere(path, tmp_path, embodiment, linked):
+    """Bug: a store from others could have the file emptied that its lock was a link to, and files removed elsewhere."""
+    elsewhere = tmp_path / "elsewhere"
+    target = path / linked
+    if target.is_dir():
+        shutil.move(target, elsewhere)
+        (elsewhere / "film.partial").write_text("precious")
+        (elsewhere / "c.9.0.0.0").write_text("precious")
+    else:
+        target.unlink(missing_ok=True)
+        elsewhere.write_text("precious")
+    target.symlink_to(elsewhere)
+    before = _files_below(elsewhere)
+    for write in (
+        lambda: Recorder(path, embodiment),
+        lambda: delete(path, Choice(episodes=0)),
+        lambda: Repair(skeleton(str(path), "store")).__enter__(),
+    ):
+        with pytest.raises(TandemError, match="is a link"):
+            write()
+    assert _files_below(elsewhere) == before
+    assert len(Store(path).load("top")) == 300  # reading harms nobody
+    (path / "zarr.json").unlink()  # as a creation that was killed leaves it
+    with pytest.raises(TandemError, match="is a link"):
+        Recorder(path, embodiment)
+    assert _files_below(elsewhere) == before
+
+
+def _files_below(path):
+    return {each: each.read_bytes() for each in (path, *path.rglob("*")) if each.is_file()}
 
 
 def test_texts_have_a_length_that_every_reader_takes(tmp_path, embodiment, make_frames):

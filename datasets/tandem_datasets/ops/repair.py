@@ -17,9 +17,19 @@ from tandem_datasets.checksums import checksum_of
 from tandem_datasets.chunks import ChunkWriter
 from tandem_datasets.codecs import encode_text
 from tandem_datasets.errors import TandemError
-from tandem_datasets.files import PARTIAL, Syncer, make_folders, open_data, replace, replace_file, write_file
+from tandem_datasets.files import (
+    PARTIAL,
+    Syncer,
+    make_folders,
+    open_data,
+    replace,
+    replace_file,
+    require_no_links,
+    write_file,
+)
 from tandem_datasets.layout import (
     EPISODE_COLUMNS,
+    EPISODE_ENDS,
     GROUP_METADATA,
     PROVENANCE,
     PROVENANCE_ENDS,
@@ -50,6 +60,7 @@ class Repair:
         self._syncer = Syncer(True)
 
     def __enter__(self) -> "Repair":
+        require_no_links(self._root, ("data", "meta", EPISODE_ENDS.key, *self._columns), self._bones.where)
         make_folders(os.path.join(self._root, os.path.dirname(LOCK)))
         self._lock = WriterLock(Path(self._root, LOCK), self._bones.where)
         return self
