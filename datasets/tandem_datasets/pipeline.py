@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+from tandem_datasets.files import submit
 from tandem_datasets.parts import Block, EpisodeRows, Part
 
 _THREADS = 2  # that encode: more than that many cameras' pictures at video rate
@@ -95,7 +96,7 @@ class Pipeline:
         with self._lock:
             self._used += 1
             self._most_used = max(self._most_used, self._used)
-        part = self._encoders.submit(lambda: Part({}, {}, []) if rows.dropped else block.encoded())
+        part = submit(self._encoders, lambda: Part({}, {}, []) if rows.dropped else block.encoded())
 
         def take() -> None:
             try:

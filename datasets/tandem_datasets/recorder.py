@@ -1,5 +1,6 @@
 """The writer of an episode store: whole episodes, committed one by one, safe against kill -9 at any point."""
 
+import atexit
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -92,6 +93,7 @@ class Recorder:
         self._pipeline = Pipeline(lambda: Block(self._columns), self._committer.sink, queue_bytes)
         self.n_episodes = self._writer.n_episodes
         self.n_frames = self._writer.n_frames
+        atexit.register(self.close)  # finished episodes that wait for their group are not lost if nobody closes it
 
     n_episodes: int
     """Committed episodes, with those that wait for their group."""
@@ -237,6 +239,7 @@ class Recorder:
         """
         if self._closed or self._process != os.getpid():
             return
+        atexit.unregister(self.close)
         open_frames = None if self._episode is None else self.n_open_frames
         try:
             try:

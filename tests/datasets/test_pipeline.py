@@ -1,5 +1,9 @@
 """What goes wrong in the writing thread reaches the caller, who never waits for a thread that is gone."""
 
+import subprocess
+import sys
+import textwrap
+
 import pytest
 
 from tandem_datasets.errors import TandemError
@@ -67,3 +71,33 @@ def test_closing_commits_what_is_finished_whatever_went_wrong_before(tmp_path, e
         recorder.close()
     Recorder(tmp_path / "a", embodiment).close()
     assert Store(tmp_path / "a").episode_ends.tolist() == [5]
+
+
+@pytest.mark.parametrize("closing", ["forgotten", "atexit"])
+def test_what_is_finished_goes_in_when_the_interpreter_ends(tmp_path, closing):
+    """Bug: it was dropped without a word, and with `atexit` the pools of threads took no more work by then."""
+    code = """
+        import atexit, sys
+        import numpy as np
+        from tandem_datasets.embodiment import Camera, Embodiment
+        from tandem_datasets.frames import EpisodeInfo, Frame, Observation, Source
+        from tandem_datasets.recorder import Recorder
+
+        rig = Embodiment("rig", 30.0, False, (Camera("top", 4, 4),), (), ())
+        nothing = np.zeros(0, np.float32)
+        frames = [
+            Frame(Observation({"top": np.zeros((4, 4, 3), np.uint8)}, nothing, "", t), nothing, Source.PERSON)
+            for t in range(3)
+        ]
+        recorder = Recorder(sys.argv[1], rig, group=5)
+        if sys.argv[2] == "atexit":
+            atexit.register(recorder.close)
+        for _ in range(2):
+            recorder.write_episode(EpisodeInfo(0, ""), frames)
+        recorder.begin(EpisodeInfo(0, ""))
+        recorder.add(frames[0])
+    """
+    run = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "a"), closing]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=True)
+    assert "closed with an open episode of 1 frames, which is dropped" in done.stderr
+    assert Store(tmp_path / "a").episode_ends.tolist() == [3, 6]
