@@ -13,8 +13,8 @@ import mujoco
 from tandem_datasets.errors import TandemError
 
 MAX_XML = 4 << 20  # bytes
-MAX_MESH = 64 << 20  # bytes of one mesh file
-MAX_MESHES = 256 << 20  # bytes of all of them
+MAX_MESH = 32 << 20  # bytes of one mesh file
+MAX_MESHES = 128 << 20  # bytes of all of them
 MAX_ELEMENTS = 20_000
 MAX_DEPTH = 100
 MESH_TYPES = (".stl", ".obj", ".msh")
@@ -50,18 +50,16 @@ def compile_body(path: Path, where: str) -> mujoco.MjModel:
 
 def _parse(path: Path, where: str) -> ET.Element:
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_XML + 1)
+        content = _read(path, MAX_XML, where)
     except OSError as error:
         raise TandemError(f"{where}: cannot be read: {error.strerror} (allowed: the path of an MJCF file)") from error
-    if len(text) > MAX_XML:
-        raise TandemError(f"{where}: larger than {MAX_XML >> 20} MiB (allowed: an MJCF file up to that size)")
-    if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
-        raise TandemError(f"{where}: declares a document type or entities (allowed: plain XML)")
     try:
+        text = content.decode("utf-8")
+        if "<!DOCTYPE" in text or "<!ENTITY" in text:
+            raise TandemError(f"{where}: declares a document type or entities (allowed: plain XML)")
         root = ET.fromstring(text)
-    except (ET.ParseError, ValueError, LookupError) as error:
-        raise TandemError(f"{where}: is no XML: {_one_line(error)}") from error
+    except (ET.ParseError, ValueError) as error:
+        raise TandemError(f"{where}: is no XML in UTF-8: {_one_line(error)}") from error
     if root.tag != "mujoco":
         raise TandemError(f"{where}: its root is <{root.tag[:40]}> (allowed: <mujoco>, an MJCF file)")
     return root
@@ -146,12 +144,19 @@ def _read_mesh(path: Path, allowed: Path, where: str) -> bytes:
     if not path.resolve().is_relative_to(allowed):
         raise TandemError(f"{where}: lies outside of the robot's folders (allowed: in {allowed})")
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_MESH + 1)
+        return _read(path, MAX_MESH, where)
     except OSError as error:
         raise TandemError(f"{where}: is missing: {error.strerror} (looked in {path.parent})") from error
-    if len(content) > MAX_MESH:
-        raise TandemError(f"{where}: larger than {MAX_MESH >> 20} MiB (allowed: that much)")
+
+
+def _read(path: Path, most: int, where: str) -> bytes:
+    """The bytes of a regular file; raises OSError where there is none, TandemError where there are too many."""
+    if path.exists() and not path.is_file():
+        raise TandemError(f"{where}: is no file (allowed: a file)")  # a pipe would never end
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise TandemError(f"{where}: larger than {most >> 20} MiB (allowed: a file up to that size)")
     return content
 
 

@@ -1,5 +1,6 @@
 """An H1 from a file: any shape of MJCF gives the same robot; what is none is refused in one line."""
 
+import os
 import socket
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -261,10 +262,15 @@ def test_sizes_are_bounded(tmp_path, monkeypatch):
         h1.robot_spec(str(VARIANT))
 
 
-@pytest.mark.parametrize("name", ["nowhere.xml", ""])
-def test_a_file_that_is_not_there_is_one_line(tmp_path, name):
-    with pytest.raises(TandemError, match="cannot be read"):
-        h1.robot_spec(str(tmp_path / name))
+def test_what_is_no_file_is_one_line(tmp_path):
+    os.mkfifo(tmp_path / "pipe.xml")
+    for name, said in (("nowhere.xml", "cannot be read"), ("", "is no file"), ("pipe.xml", "is no file")):
+        with pytest.raises(TandemError, match=said):
+            h1.robot_spec(str(tmp_path / name))
+    path = tmp_path / "wide.xml"
+    path.write_bytes(('<!DOCTYPE lol [<!ENTITY lol "lol">]>' + VARIANT.read_text()).encode("utf-16"))
+    with pytest.raises(TandemError, match="is no XML in UTF-8"):
+        h1.robot_spec(str(path))
 
 
 def test_menagerie_from_a_checkout(tmp_path, monkeypatch, ours):
