@@ -5,6 +5,7 @@ import fcntl
 import os
 import socket
 import sys
+import time
 import weakref
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from tandem_datasets.errors import TandemError
 
 _OWNER_BYTES = 500
+_PATIENCE_S = (0.01, 0.03, 0.1, 0.3)  # with an owner without a name: it has just come, or only looks, as is_held does
 
 
 class WriterLock:
@@ -31,13 +33,10 @@ class WriterLock:
             raise TandemError(f"{where}: {path.name} is a link (allowed: a file of its own)")
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            owner = os.pread(self._descriptor, _OWNER_BYTES, 0).decode("utf-8", "replace").strip() or "unknown"
+            _lock(self._descriptor, where)
+        except BaseException:
             os.close(self._descriptor)
-            if isinstance(error, BlockingIOError):
-                raise TandemError(f"{where}: another writer has it open ({' '.join(owner.split())})") from error
-            raise TandemError(f"{where}: this file system cannot lock files: {error.strerror}") from error
+            raise
         if not self.in_place:  # who had it put another store there
             os.close(self._descriptor)
             raise TandemError(f"{where}: it was just replaced by another (try again)")
@@ -68,6 +67,20 @@ class WriterLock:
     def _let_go(self) -> None:
         os.close(self._descriptor)
         self._descriptor = -1
+
+
+def _lock(descriptor: int, where: str) -> None:
+    for wait_s in (*_PATIENCE_S, None):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            owner = " ".join(os.pread(descriptor, _OWNER_BYTES, 0).decode("utf-8", "replace").split())
+            if owner or wait_s is None:
+                raise TandemError(f"{where}: another writer has it open ({owner or 'unknown'})") from error
+            time.sleep(wait_s)
+        except OSError as error:
+            raise TandemError(f"{where}: this file system cannot lock files: {error.strerror}") from error
 
 
 def is_held(path: Path) -> bool:

@@ -78,10 +78,6 @@ class StoreWriter:
         meta = (*EPISODE_COLUMNS, PROVENANCE_ENDS, PROVENANCE)
         self._grown = (*meta, *self._frame_columns.values())  # at each commit, in place
         self._columns = (EPISODE_ENDS, *_TABLES, *self._grown)
-        self._check_place(exist_ok)
-        make_folders(os.path.join(self._root, EPISODE_ENDS.key))
-        self._lock = WriterLock(Path(self._root, LOCK), self.where)
-        clear_beside(self._root)
         self._syncer = Syncer(sync)
         self._next_row = 0  # where the next row that is taken goes
         self._numbers: list[tuple[int, Mapping[str, np.ndarray]]] = []  # taken, from which row: not on the disk yet
@@ -90,11 +86,16 @@ class StoreWriter:
         self._chunks = {c.key: ChunkWriter(self._root, c, where, syncer) for c in self._columns if not c.sharded}
         self._writers: list[ShardWriter | ChunkWriter] = [*self._shards.values(), *self._chunks.values()]
         self._shape_files: dict[str, int] = {}  # column -> descriptor of its zarr.json
+        self._check_place(exist_ok)
+        new = [path, *(folder for folder in path.parents if not folder.exists())]
+        make_folders(os.path.join(self._root, EPISODE_ENDS.key))
+        self._lock = WriterLock(Path(self._root, LOCK), self.where)
         try:
+            clear_beside(self._root)
             if os.path.exists(os.path.join(self._root, ROOT_FILE)):
                 self._check_same(embodiment, codec)
             else:
-                self._create(embodiment, codec)
+                self._create(embodiment, codec, new)
             self.recover()
         except BaseException:
             self.close()
@@ -254,8 +255,10 @@ class StoreWriter:
         if found_codec is not codec:
             raise TandemError(f"{self.where}: its codec is {found_codec.name}, not {codec.name}")
 
-    def _create(self, embodiment: Embodiment, codec: Codec) -> None:
-        """Makes an empty store; its top ``zarr.json`` comes last, and without it there is no store."""
+    def _create(self, embodiment: Embodiment, codec: Codec, new: Sequence[Path]) -> None:
+        """Makes an empty store, in ``new`` folders; its top ``zarr.json`` is last, and without it there is no store."""
+        for folder in new:
+            self._syncer.note_folder(str(folder.parent))
         for column in self._columns:
             make_folders(os.path.join(self._root, column.key))
             write_file(metadata_path(self._root, column), (column.metadata_bytes(0),), self._syncer)
@@ -263,8 +266,6 @@ class StoreWriter:
         for group in ("data", "meta"):
             replace_file(os.path.join(self._root, group, ROOT_FILE), _pretty(GROUP_METADATA), self._syncer)
         replace_file(os.path.join(self._root, ROOT_FILE), _pretty(root_metadata(embodiment, codec)), self._syncer)
-        self._syncer.note_folder(os.path.dirname(self._root))
-        self._syncer.flush()
 
     # -- shapes
 

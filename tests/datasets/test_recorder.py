@@ -1,15 +1,18 @@
 """Begin, add, commit, abort: what is refused, what is kept, and who may write."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from tandem_datasets.beside import LOCK
 from tandem_datasets.codecs import CODECS
 from tandem_datasets.errors import TandemError
 from tandem_datasets.frames import EpisodeInfo, Source
@@ -209,6 +212,28 @@ def test_one_writer_at_a_time(tmp_path, embodiment):
         with pytest.raises(TandemError, match=f"process {os.getpid()}"):
             Recorder(tmp_path / "a", embodiment)
         assert Store(tmp_path / "a").n_episodes == 0
+    Recorder(tmp_path / "a", embodiment).close()
+
+
+def test_who_only_looks_whether_it_is_locked_stops_no_recorder(tmp_path, embodiment):
+    """Bug: `tandem data validate` at the same moment, and there was another writer called unknown."""
+    Recorder(tmp_path / "a", embodiment).close()
+    looking = os.open(tmp_path / "a" / LOCK, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    later = threading.Timer(0.05, os.close, (looking,))
+    later.start()
+    Recorder(tmp_path / "a", embodiment).close()
+    later.join()
+
+
+def test_an_opening_that_fails_keeps_no_lock(tmp_path, embodiment, monkeypatch):
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tandem_datasets.writer.clear_beside", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            Recorder(tmp_path / "a", embodiment)
     Recorder(tmp_path / "a", embodiment).close()
 
 

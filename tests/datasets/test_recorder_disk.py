@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -343,6 +344,23 @@ def test_no_memory_at_the_commit(tmp_path, embodiment, make_frames, assert_same_
             _record(recorder, frames)
         recorder.commit()
     assert_same_frames(Store(tmp_path / "a").frames(1), frames)
+
+
+def test_the_disk_confirms_the_names_of_all_folders_that_are_new(tmp_path, embodiment, refuse):
+    """Bug: a store in folders that had to be made for it could be gone with them after a power cut."""
+
+    class Noting:
+        folders: ClassVar[list[str]] = []
+
+        def run(self, operation, path, whole, half):
+            if operation == "sync folder":
+                self.folders.append(path)
+            return whole()
+
+    refuse(Noting())
+    Recorder(tmp_path / "x/y/store", embodiment).close()
+    made = {tmp_path, *(tmp_path / "x").rglob("*")} - {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert {str(path) for path in made | {tmp_path / "x"}} <= set(Noting.folders)
 
 
 def test_a_commit_that_is_in_but_not_confirmed_says_so(tmp_path, embodiment, make_frames, refuse):
