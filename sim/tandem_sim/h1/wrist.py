@@ -75,10 +75,10 @@ def add_wrist(forearm: mujoco.MjsBody, arm: str, mount: tuple[Vector, Vector], c
         ((PITCH_AXIS, 0, 0), (math.cos(CRANK / 2), 0, math.sin(CRANK / 2), 0)),
         0.3,
         (0.0, 0.0, 0.0),
-        (9.6e-5, 6.6e-5, 9.6e-5),
+        (6.9e-5, 6.6e-5, 6.9e-5),
     )
     _hinge(pitch, arm, HINGES[1])
-    pitch.add_geom(type=_CYLINDER, size=[0.021, 0.025, 0], quat=_ALONG_Y, rgba=_METAL, **bits)
+    pitch.add_geom(type=_CYLINDER, size=[0.021, 0.019, 0], quat=_ALONG_Y, rgba=_METAL, **bits)
 
     tool = _body(
         pitch, f"{arm}_tool_link", ((TOOL_AXIS, 0, 0), None), 0.6, (0.022, 0.0, 0.002), (5.3e-4, 1.2e-4, 5.2e-4)
