@@ -10,7 +10,7 @@ from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError, unknown
 from tandem_datasets.rollout import EnvSpec
 
-_H1 = ("tandem_sim.h1.env:H1Env", None)
+_H1 = ("tandem_sim.h1.env:H1Env", "tandem_sim.h1.vector:H1VectorEnv")
 _H1_TASKS = ("reach", "pick", "place", "stack", "handover", "join", "build", "disassemble")
 # id -> entry points of the single and of the vectorised environment, and what both are told beside the options
 _ENTRY_POINTS: dict[str, tuple[str, str | None, dict[str, Any]]] = {

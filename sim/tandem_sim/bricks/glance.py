@@ -41,17 +41,23 @@ class Glance:
         self._rows = [rows[brick.name] for brick in bricks]
         self._qpos = np.array([brick.qpos + np.arange(7) for brick in free], int).reshape(-1, 7)
         self._dofs = np.array([brick.dof + np.arange(3) for brick in free], int).reshape(-1, 3)
-        self._fixed = [brick.body for brick in order[len(free) :]]
-        self._fits = len(self._pairs) <= MOST_PAIRS
+        bodies = [brick.body for brick in order[len(free) :]]
+        self._fixed = [[*model.body_pos[body].tolist(), *model.body_quat[body].tolist()] for body in bodies]
+        self._at_rest = [[0.0, 0.0, 0.0] for _ in bodies]
+        self._fits = len(self._pairs) <= MOST_PAIRS and not model.body_parentid[bodies].any()
 
-    def clear(self, data: mujoco.MjData, substeps: int) -> bool:
-        """Whether surely nothing locks; False only says that it has to be looked at."""
+    def clear(self, qpos: np.ndarray, qvel: np.ndarray, substeps: int) -> bool:
+        """Whether surely nothing locks; False only says that it has to be looked at.
+
+        Args:
+            qpos: positions of the whole model, (nq,).
+            qvel: velocities of the whole model, (nv,).
+            substeps: how far ahead.
+        """
         if not self._fits:
             return False
-        poses, speeds = data.qpos[self._qpos].tolist(), data.qvel[self._dofs].tolist()
-        for body in self._fixed:
-            poses.append([*data.xpos[body].tolist(), *data.xquat[body].tolist()])
-            speeds.append([0.0, 0.0, 0.0])
+        poses = qpos[self._qpos].tolist() + self._fixed
+        speeds = qvel[self._dofs].tolist() + self._at_rest
         axes = [_axis(pose) for pose in poses]
         time = substeps * self._timestep
         slack = 0.5 * SLACK_ACCELERATION * time * time

@@ -21,7 +21,7 @@ from tandem_sim.bricks.parameters import PLATE_HEIGHT, SnapParameters
 from tandem_sim.bricks.poses import Pose, inverse, matrix, relative, rotate, then
 from tandem_sim.bricks.shapes import Brick, bricks_of, welds_of
 
-_CHUNK = 10  # substeps between two looks at what could happen
+CHUNK = 10  # substeps between two looks at what could happen
 _RESTLESS_S = 0.1  # after a change everything is watched for so long
 _KNOCK = 1.5  # a push counts for no more than this times what is needed, so that a knock locks nothing
 _FACING = 0.9  # cosine between a contact's normal and the stud axis; others are bumps of walls
@@ -173,7 +173,7 @@ class Snapping:
         """Advances physics by ``substeps`` times ``mj_step``, with the snap rules checked."""
         left = substeps
         while left > 0:
-            chunk = min(left, _CHUNK)
+            chunk = min(left, CHUNK)
             live = self._live(data, chunk)
             if live.size == 0:
                 mujoco.mj_step(self.model, data, chunk)
@@ -182,12 +182,29 @@ class Snapping:
                 self._walk(data, chunk, live)
             left -= chunk
 
+    def idle(self, qpos: np.ndarray, qvel: np.ndarray, substeps: int) -> bool:
+        """Whether surely nothing locks or lets go within the next substeps (10 at most), for whoever steps otherwise.
+
+        Args:
+            qpos: positions of the whole model, (nq,).
+            qvel: velocities of the whole model, (nv,).
+            substeps: how far ahead.
+        """
+        if self._exhaustive or self._joints or self._now < self._watch_until:
+            return False
+        return self._glance.clear(qpos, qvel, substeps)
+
+    def idled(self, substeps: int) -> None:
+        """Takes note that an :meth:`idle` scene was stepped by other means."""
+        self._now += substeps
+        self._felt.clear()
+
     # inside a step
 
     def _live(self, data: mujoco.MjData, substeps: int) -> np.ndarray:
         if self._exhaustive or self._now < self._watch_until or any(j.load > _AT_EASE for j in self._joints.values()):
             return np.arange(len(self._pairs))
-        if not self._joints and self._glance.clear(data, substeps):
+        if not self._joints and self._glance.clear(data.qpos, data.qvel, substeps):
             self._felt.clear()
             return _NOTHING
         live = self._vicinity.look(data, substeps, self._joined)

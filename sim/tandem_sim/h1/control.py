@@ -51,14 +51,14 @@ class Servo:
         servos = [model.actuator(name).id for name in h1.ACTIONS]
         first = servos[0]
         assert servos == list(range(first, first + len(servos))), "the servos lie side by side"
-        self._slew = model.actuator_dynprm[first : first + len(servos), 1]  # a view: what is written there steers
+        self.slew = model.actuator_dynprm[first : first + len(servos), 1]  # a view: what is written there steers
         begin = int(model.actuator_ctrladr[first])
-        self._inputs = slice(begin, begin + 2 * len(servos))
+        self.ctrl = slice(begin, begin + 2 * len(servos))
         self._positions, self._speeds = (slice(begin + part, begin + 2 * len(servos), 2) for part in (0, 1))
         self._setpoints = model.actuator_actadr[servos].copy()
         acts = [range(model.actuator_actadr[s], model.actuator_actadr[s] + model.actuator_actnum[s]) for s in servos]
         self._integrals = np.array([index for row in acts for index in row[1:]])
-        self._low, self._high = model.actuator_ctrlrange[self._inputs][::2].T.copy()
+        self._low, self._high = model.actuator_ctrlrange[self.ctrl][::2].T.copy()
         self._step = h1.limits.speed * self._period
         self._back = -self._step
         self._joints, self._dofs, self._rows = _places(model)
@@ -80,7 +80,7 @@ class Servo:
         ctrl = data.ctrl
         ctrl[self._positions] = now + move
         ctrl[self._speeds] = speed
-        self._slew[:] = np.maximum(np.abs(speed, out=speed), _STILL)
+        np.maximum(np.abs(speed, out=speed), _STILL, out=self.slew)
 
     def setpoints(self, act: np.ndarray) -> np.ndarray:
         """Where the setpoints are now, (..., 17) rad or m, from activations (..., na)."""

@@ -62,8 +62,9 @@ class Randomiser:
             rgba[box] = rgba[studs] = COLOURS[colour]
 
     def _light(self, rng: np.random.Generator, strength: float, model: mujoco.MjModel, base: mujoco.MjModel) -> None:
-        model.light_dir[0] = _tilted(rng, base.light_dir[0], strength * LIGHT_RAD)
-        model.light_diffuse[0] = base.light_diffuse[0] * _share(rng, strength * LIGHT_SHARE)
+        sun = base.light("sun").id
+        model.light_dir[sun] = _tilted(rng, base.light_dir[sun], strength * LIGHT_RAD)
+        model.light_diffuse[sun] = base.light_diffuse[sun] * _share(rng, strength * LIGHT_SHARE)
         model.vis.headlight.ambient[:] = base.vis.headlight.ambient * _share(rng, strength * LIGHT_SHARE)
 
     def _colour(self, rng: np.random.Generator, strength: float, model: mujoco.MjModel, base: mujoco.MjModel) -> None:

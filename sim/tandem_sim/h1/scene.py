@@ -100,7 +100,7 @@ def _quality(spec: mujoco.MjSpec) -> None:
     visual.quality.numquads = 1
     visual.global_.offwidth = visual.global_.offheight = MAX_IMAGE_PX
     visual.headlight.ambient = (0.42, 0.42, 0.42)
-    visual.headlight.diffuse = (0.12, 0.12, 0.12)
+    visual.headlight.diffuse = (0.0, 0.0, 0.0)  # MuJoCo aims it by the camera of the picture before
     visual.headlight.specular = (0.0, 0.0, 0.0)
     visual.map.znear, visual.map.zfar = 0.01, 10.0
     spec.stat.extent, spec.stat.center = 1.0, (0.3, 0.0, 1.1)
@@ -112,6 +112,10 @@ def _room(spec: mujoco.MjSpec) -> None:
     world.add_light(
         name="sun", type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL, dir=(-0.35, 0.25, -1.0), castshadow=False,
         diffuse=(0.62, 0.62, 0.60), specular=(0.05, 0.05, 0.05), ambient=(0, 0, 0),
+    )  # fmt: skip
+    world.add_light(
+        name="fill", type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL, dir=(-0.7, -0.3, -0.6), castshadow=False,
+        diffuse=(0.15, 0.15, 0.15), specular=(0, 0, 0), ambient=(0, 0, 0),
     )  # fmt: skip
     world.add_geom(name="floor", type=plane, size=(3, 3, 0.1), rgba=_FLOOR_RGBA)
     middle = (TABLE_X, 0.0, TABLE_TOP - TABLE_HALF[2])

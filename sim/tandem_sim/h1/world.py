@@ -119,6 +119,11 @@ def embodiment(settings: Settings, task: Task) -> Embodiment:
     return contract.embodiment(control_settings(settings), described(settings), more)
 
 
+def described_by(settings: Settings) -> Embodiment:
+    """The same from the settings alone."""
+    return embodiment(settings, make_task(settings, scenes.TABLE_TOP))
+
+
 @lru_cache(maxsize=4)
 def robot_alone(robot: str) -> mujoco.MjSpec:
     """The robot without a scene, for its inverse kinematics; not to be changed."""
