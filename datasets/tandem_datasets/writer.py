@@ -19,7 +19,7 @@ import numpy as np
 
 from tandem_datasets.beside import LOCK, clear_beside
 from tandem_datasets.chunks import ChunkWriter
-from tandem_datasets.codecs import Codec, encode_text
+from tandem_datasets.codecs import Codec
 from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError
 from tandem_datasets.facts import NAMED, fact_rows, provenance_text, texts_of
@@ -57,11 +57,9 @@ from tandem_datasets.reading import (
     read_ends,
     read_growing,
     read_root,
-    read_texts,
 )
 from tandem_datasets.shards import ShardWriter
-
-_TABLES = (INSTRUCTIONS, NAMES)
+from tandem_datasets.tables import TextTable
 
 
 class StoreWriter:
@@ -73,18 +71,19 @@ class StoreWriter:
         self.where = f"store {path}"
         self._root = str(path)
         self._provenance_bytes = 0  # committed rows of meta/provenance
-        self._codes: dict[str, dict[str, int]] = {}  # text -> its row, per table
-        self._frame_columns = frame_columns(embodiment, codec)
         meta = (*EPISODE_COLUMNS, PROVENANCE_ENDS, PROVENANCE)
-        self._grown = (*meta, *self._frame_columns.values())  # at each commit, in place
-        self._columns = (EPISODE_ENDS, *_TABLES, *self._grown)
+        self._grown = (*meta, *frame_columns(embodiment, codec).values())  # at each commit, in place
+        self._columns = (EPISODE_ENDS, INSTRUCTIONS, NAMES, *self._grown)
         self._syncer = Syncer(sync)
         self._next_row = 0  # where the next row that is taken goes
         self._numbers: list[tuple[int, Mapping[str, np.ndarray]]] = []  # taken, from which row: not on the disk yet
         where, syncer = self.where, self._syncer
-        self._shards = {c.key: ShardWriter(self._root, c, where, syncer) for c in self._columns if c.sharded}
+        self._instructions = TextTable(self._root, INSTRUCTIONS, where, syncer)
+        self._names = TextTable(self._root, NAMES, where, syncer)
+        self._shards = {c.key: ShardWriter(self._root, c, where, syncer) for c in self._grown if c.sharded}
         self._chunks = {c.key: ChunkWriter(self._root, c, where, syncer) for c in self._columns if not c.sharded}
         self._writers: list[ShardWriter | ChunkWriter] = [*self._shards.values(), *self._chunks.values()]
+        self._writers += [self._instructions.shards, self._names.shards]
         self._shape_files: dict[str, int] = {}  # column -> descriptor of its zarr.json
         self._check_place(exist_ok)
         new = [path, *(folder for folder in path.parents if not folder.exists())]
@@ -109,8 +108,8 @@ class StoreWriter:
         self.n_episodes, self.n_frames = len(ends), int(ends[-1]) if len(ends) else 0
         text_ends = read_growing(self._root, PROVENANCE_ENDS, len(ends), self.where)
         self._provenance_bytes = int(text_ends[-1]) if len(ends) else 0
-        for table in _TABLES:
-            self._recover_table(table)
+        self._instructions.recover()
+        self._names.recover()
         for column in (EPISODE_ENDS, *self._grown):
             rows = self._committed(column)
             (self._shards[column.key] if column.sharded else self._chunks[column.key]).recover(rows)
@@ -136,7 +135,7 @@ class StoreWriter:
 
     def take(self, rows: EpisodeRows) -> None:
         """Takes what waits of an episode behind all rows that were taken before, into memory."""
-        codes = self._add_texts(INSTRUCTIONS, rows.wordings)
+        codes = self._instructions.add(rows.wordings)
         for part in rows.waiting:
             for name, encoded in part.images.items():
                 self._shards[f"data/{name}"].append(encoded)
@@ -147,9 +146,8 @@ class StoreWriter:
 
     def write(self) -> None:
         """Brings all taken rows to the disk."""
-        for key in self._frame_columns:
-            if f"data/{key}" in self._shards:
-                self._shards[f"data/{key}"].write()
+        for shards in self._shards.values():
+            shards.write()
         if self._numbers:
             first = self._numbers[0][0]
             for key in self._numbers[0][1]:
@@ -168,8 +166,8 @@ class StoreWriter:
         counts = [rows.count for rows, _ in finished]
         assert min(counts) > 0  # no reader would open the store any more
         assert self._next_row == self.n_frames + sum(counts)
-        instructions = self._add_texts(INSTRUCTIONS, [info.instruction for info in infos])
-        names = self._add_texts(NAMES, texts_of(infos))
+        instructions = self._instructions.add([info.instruction for info in infos])
+        names = self._names.add(texts_of(infos))
         self.write()
         facts = fact_rows(infos, [rows.checksum.value for rows, _ in finished], instructions, names)
         ends = self.n_frames + np.cumsum(counts)
@@ -192,9 +190,8 @@ class StoreWriter:
             if not self._has_committed(episodes):
                 raise
         self.n_episodes, self.n_frames, self._provenance_bytes = episodes, frames, provenance_bytes
-        for key in self._frame_columns:
-            if f"data/{key}" in self._shards:
-                self._shards[f"data/{key}"].finish()
+        for shards in self._shards.values():
+            shards.finish()
         self._syncer.note_folder(os.path.dirname(commit_file))
         self._syncer.flush()
 
@@ -210,7 +207,7 @@ class StoreWriter:
             facts: plain values by the names of EpisodeInfo's fields, but for instruction, uuid and provenance.
         """
         columns = {column.key.removeprefix("meta/"): column for column in EPISODE_COLUMNS}
-        names = self._add_texts(NAMES, [value for key, value in facts.items() if key in NAMED])
+        names = self._names.add([value for key, value in facts.items() if key in NAMED])
         for key, value in facts.items():
             row = np.array([names[value] if key in NAMED else value], columns[key].dtype)
             for episode in episodes:
@@ -219,8 +216,8 @@ class StoreWriter:
 
     def prepare_texts(self, instructions: Sequence[str], names: Sequence[str]) -> None:
         """Numbers texts that are going to be used all at once, which is quicker than with each episode."""
-        self._add_texts(INSTRUCTIONS, instructions)
-        self._add_texts(NAMES, names)
+        self._instructions.add(instructions)
+        self._names.add(names)
 
     def close(self) -> None:
         """Gives the store back."""
@@ -311,31 +308,6 @@ class StoreWriter:
         self._chunks[PROVENANCE_ENDS.key].write(self.n_episodes, text_ends)
         self._chunks[EPISODE_ENDS.key].write(self.n_episodes, ends)
         return int(text_ends[-1])
-
-    def _add_texts(self, table: Column, texts: Sequence[str]) -> dict[str, int]:
-        """Numbers the texts that are new; all codes. Should the commit fail they stay in the table and do no harm."""
-        if table.key not in self._codes:
-            self._recover_table(table)
-        codes = self._codes[table.key]
-        new = [text for text in dict.fromkeys(texts) if text not in codes]
-        if new:
-            shards, rows = self._shards[table.key], len(codes)
-            del self._codes[table.key]  # until it is certain what the disk has
-            shards.append([encode_text(text) for text in new])
-            shards.seal()
-            self._syncer.flush()
-            shards.publish()
-            replace_file(metadata_path(self._root, table), table.metadata_bytes(rows + len(new)), self._syncer)
-            shards.finish()
-            self._codes[table.key] = codes | {text: rows + k for k, text in enumerate(new)}
-        return self._codes[table.key]
-
-    def _recover_table(self, table: Column) -> None:
-        """Takes up a table of texts as its ``zarr.json`` says that it is."""
-        rows = read_declared(self._root, table, self.where)
-        self._shards[table.key].recover(rows)
-        texts = read_texts(self._root, table, 0, rows, self.where)
-        self._codes[table.key] = {text: code for code, text in enumerate(texts)}
 
     def _has_committed(self, episodes: int) -> bool:
         """Whether the disk says so."""

@@ -30,7 +30,7 @@ RIG = Embodiment(
     (StateScalar("x", "m", 0.0, 1.0, StateSource.JOINT_POSITION),),
     (ActionScalar("x", "m", -1.0, 1.0, ActionKind.ABSOLUTE),),
 )
-DISK_CODE = ("writer.py", "shards.py", "chunks.py", "files.py", "committing.py")
+DISK_CODE = ("writer.py", "tables.py", "shards.py", "chunks.py", "files.py", "committing.py")
 LINES = 12000  # that the disk's code runs for opening and the first few commits
 
 
