@@ -89,6 +89,11 @@ class Actions(ABC):
         self._low = np.array([scalar.low for scalar in self.scalars], np.float32)
         self._high = np.array([scalar.high for scalar in self.scalars], np.float32)
 
+    @property
+    @abstractmethod
+    def targets(self) -> np.ndarray:
+        """The joint targets of the last step, (17,) float64 rad or m, a copy."""
+
     @abstractmethod
     def reset(self, targets: np.ndarray) -> None:
         """Begins an episode in which the joints stand at ``targets`` (17,) rad or m."""
@@ -141,6 +146,10 @@ class JointActions(Actions):
         step = np.array([scalar.rate_limit or np.inf for scalar in self.scalars]) / settings.rate_hz
         self._step = step.astype(np.float32)
         self._last = h1.HOME.astype(np.float32)
+
+    @property
+    def targets(self) -> np.ndarray:
+        return self._last.astype(np.float64)
 
     def reset(self, targets: np.ndarray) -> None:
         self.clamped = 0

@@ -39,6 +39,10 @@ class DeltaActions(Actions):
         """The TCPs' targets, (2, 7) of position (m, world) and quaternion (w, x, y, z)."""
         return self._poses.copy()
 
+    @property
+    def targets(self) -> np.ndarray:
+        return self._targets.copy()
+
     def reset(self, targets: np.ndarray) -> None:
         self.clamped = 0
         self._targets = np.array(targets, np.float64)

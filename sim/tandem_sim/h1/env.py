@@ -1,6 +1,6 @@
 """The Gymnasium environments ``tandem/H1Reach-v0`` and so on."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -14,6 +14,9 @@ from tandem_sim.h1.settings import Settings
 from tandem_sim.h1.tasks.base import Layout, Task
 from tandem_sim.h1.trial import Trial
 from tandem_sim.h1.world import World, embodiment
+
+if TYPE_CHECKING:
+    from tandem_sim.h1.experts import Expert
 
 RENDER_MODES = ("rgb_array", "human")
 
@@ -57,6 +60,8 @@ class H1Env(gymnasium.Env):
         self._pictures = Pictures(self.world.scene, self.world.model, self.world.data, self.settings)
         self._window: window.Window | None = None
         self._layout: Layout | None = None
+        self._expert: Expert | None = None  # of the current episode, once it was asked
+        self._expert_made: Expert | None = None
         self._over = False
 
     @property
@@ -84,6 +89,7 @@ class H1Env(gymnasium.Env):
         """Begins an episode, with ``seed`` always the same one."""
         super().reset(seed=seed)
         self._layout = self.world.reset(self.np_random)
+        self._expert = None
         own = self.world.own()
         self._trial.begin(self._layout, self.world.seen(own))
         observation = self._observe(own)
@@ -109,6 +115,22 @@ class H1Env(gymnasium.Env):
         observation = self._observe(own)
         self._show()
         return observation, verdict.reward, verdict.terminated, verdict.truncated, info
+
+    def expert_action(self) -> np.ndarray:
+        """What the task's scripted expert would do now, (A,) float32; it may be asked at any step, and again."""
+        if self._expert is None:
+            if self._expert_made is None:
+                from tandem_sim.h1 import experts  # only now: mink, which it needs, takes half a second
+
+                self._expert_made = experts.make(self.world)
+            self._expert = self._expert_made
+            self._expert.reset()
+        return self._expert.action(self._trial.steps)
+
+    @property
+    def subgoal(self) -> str:
+        """What the expert is about, as of :meth:`expert_action`; "" where it was not asked in this episode."""
+        return self._expert.subgoal if self._expert else ""
 
     def render(self) -> np.ndarray | None:
         """The front camera's picture with the instruction below, uint8 RGB, in mode "rgb_array"."""

@@ -1,0 +1,56 @@
+"""Where to take a brick: from above, across a side that fits between the fingers."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tandem_sim.h1.experts.arms import LEFT, RIGHT, Goal
+from tandem_sim.h1.experts.sight import Sight, Spot
+from tandem_sim.h1.tasks.geometry import wrapped
+from tandem_sim.h1.wrist import MAX_WIDTH, TIP
+
+SPARE = 0.014  # m between both fingers and the brick when open: what an approach needs
+OVER_GROUND = 0.0015  # m between the fingertips and what the brick lies on
+# rad, of a gripper pointing down, where the left arm can turn it all over the table; mirrored for the right one
+TURNS = (-2.3, 1.65)
+EASY = -0.3  # rad: the middle of it, where the tool is far from its stops
+
+
+@dataclass(frozen=True)
+class Grasp:
+    """How a gripper takes a brick, relative to it."""
+
+    turn: float  # rad, the TCP's yaw less the brick's
+    up: float  # m, the TCP's height over the brick's centre
+    width: float  # m, of the brick between the fingers
+    aside: tuple[float, float] = (0.0, 0.0)  # m, of the TCP from the brick's centre, in the brick's frame
+
+    def goal(self, spot: Spot) -> Goal:
+        """The TCP that takes, or holds, a brick there."""
+        cos, sin = math.cos(spot.yaw), math.sin(spot.yaw)
+        x, y = self.aside
+        at = (spot.x + cos * x - sin * y, spot.y + sin * x + cos * y)
+        return Goal(*at, spot.z + self.up, wrapped(spot.yaw + self.turn))
+
+
+def comfort(arm: int, yaw: float) -> float:
+    """How far a gripper is turned from where it is easy, rad; infinite beyond what the arm can everywhere."""
+    mirrored = yaw if arm == LEFT else -yaw
+    if not TURNS[0] <= mirrored <= TURNS[1]:
+        return math.inf
+    return abs(mirrored - EASY)
+
+
+def grasps(sight: Sight, slot: int) -> Iterator[Grasp]:
+    """All grasps of a brick in its middle."""
+    half = sight.task.half(slot)
+    up = max(0.0, TIP + OVER_GROUND - half[2])
+    for turns in range(4):
+        across = half[1] if turns % 2 == 0 else half[0]  # with the brick's yaw the fingers open along its y
+        if 2 * across + SPARE <= MAX_WIDTH:
+            yield Grasp(turns * math.pi / 2, up, 2 * across)
+
+
+def nearer(y: float) -> int:
+    """The arm on that side."""
+    return LEFT if y >= 0 else RIGHT
