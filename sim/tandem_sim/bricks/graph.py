@@ -1,16 +1,21 @@
 """Who is attached to whom, where, and by which studs: plain data, for observation, grading and plans."""
 
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from tandem_datasets.errors import unknown
 from tandem_sim.bricks import grid
 from tandem_sim.bricks.grid import Seat
 from tandem_sim.bricks.parameters import BRICK_HEIGHT, PLATE_HEIGHT, BrickSize
+from tandem_sim.bricks.poses import Pose, matrix
 
+_ON_GRID = 1e-3  # pitches off which two fast bricks still count as on one grid
 _HEIGHT_UNITS = {BRICK_HEIGHT: 3, PLATE_HEIGHT: 1}  # plates
 
 
@@ -48,6 +53,17 @@ def offset_of(lower: BrickSize, upper: BrickSize, seat: Seat) -> Offset:
     wide, deep = upper.footprint(seat.turns)
     up = _HEIGHT_UNITS[lower.height] + _HEIGHT_UNITS[upper.height]
     return Offset(2 * seat.i + wide - lower.nx, 2 * seat.j + deep - lower.ny, up, seat.turns)
+
+
+def grid_offset(pose: Pose, pitch: float) -> Offset | None:
+    """The whole number of half pitches, half plates and quarter turns that a relative pose is, if it is one."""
+    place, turn = pose
+    axes = matrix(turn)
+    turns = round(math.atan2(axes[1, 0], axes[0, 0]) / (math.pi / 2))
+    steps = np.array([pitch / 2, pitch / 2, PLATE_HEIGHT * pitch / 2])
+    whole = np.round(place / steps)
+    off = np.abs(place - whole * steps).max() + np.abs(axes - matrix(grid.quaternion(turns))).max() * pitch
+    return Offset(int(whole[0]), int(whole[1]), int(whole[2]), turns % 4) if off < _ON_GRID * pitch else None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from tandem_sim.bricks.parameters import BrickSize, SnapParameters
 
 Vector = Sequence[float]
@@ -21,6 +23,10 @@ class Seat:
     i: int
     j: int
     turns: int
+
+    def pose(self, lower: BrickSize, upper: BrickSize, pitch: float) -> tuple[np.ndarray, np.ndarray]:
+        """The upper brick's place (3,), m, and quaternion (4,) in the lower one's frame."""
+        return np.array(position(lower, upper, self, pitch)), np.array(quaternion(self.turns))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import mujoco
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fit:
     """What the sum over one connection needs: its weld, which side is the lower one, and the engaged rectangle."""
 
@@ -30,63 +30,72 @@ class Fit:
     strength: float
     """N: studs times pull."""
     geoms: tuple[int, int]
-    anchor: tuple[float, float, float]
+    """Of the lower and the upper brick."""
+    anchor: np.ndarray
     """The middle of the rectangle in the second body's frame, m."""
 
 
 class Loads:
-    """Loads of a set of connections; made anew when the set changes."""
+    """Loads of a set of connections; made anew when the set changes.
+
+    A weld has six rows in the solver: force on the first body along the world's axes, N, and twice the moment on it
+    along the second body's axes, Nm (at a torque scale of 1).
+    """
 
     def __init__(self, model: mujoco.MjModel, fits: Sequence[Fit]) -> None:
         self._model, self.fits = model, tuple(fits)
-        self._welds = np.array([fit.weld for fit in fits], int)
-        self._lower = np.array([fit.lower_body for fit in fits], int)
-        self._sign = np.array([1.0 if fit.upper_is_second else -1.0 for fit in fits])
-        self._strength = np.array([fit.strength for fit in fits])
-        # |M| of the rows is 0.5 * torquescale * force, and 2 |M| / side is what counts
-        self._levers = np.array([[1 / fit.sides[1], 1 / fit.sides[0]] for fit in fits]).reshape(-1, 2)
         self._rows = np.zeros((len(fits), 6), int)
-        self._at: np.ndarray = np.full(len(fits), -1)
+        self._equalities = -1
+        # per row: an upper bound of its part in the load over the strength
+        most = [[1, 1, 1, 1 / fit.sides[1], 1 / fit.sides[0], 0] for fit in fits]
+        self._most = np.array(most).reshape(-1, 6) / np.array([[fit.strength] for fit in fits]).reshape(-1, 1)
 
-    def ratios(self, data: mujoco.MjData) -> np.ndarray:
-        """Load over strength of each connection after the last substep, (n,); below 0 where it is pressed together."""
-        if self._at.size == 0:
-            return np.zeros(0)
-        if self._at[0] < 0 or self._at[-1] >= data.nefc or (data.efc_id[self._at] != self._welds).any():
+    def bound(self, data: mujoco.MjData) -> float:
+        """No connection bears a larger part of its strength than this in the last substep."""
+        if not self.fits:
+            return 0.0
+        if data.ne != self._equalities:
             self._locate(data)
-        force = data.efc_force[self._rows]
-        axis = data.xmat[self._lower, 2::3]
-        tension = np.einsum("ij,ij->i", force[:, :3], axis) * self._sign
-        bending = (np.abs(force[:, 3:5]) * self._levers).max(1)
-        ratios = (tension + bending) / self._strength
-        for at in np.flatnonzero(ratios > 1):  # the face between may bear part of it
-            ratios[at] = self._with_contacts(data, at, force[at], axis[at])
-        return ratios
+        return float((np.abs(data.efc_force[self._rows]) * self._most).sum(1).max())
+
+    def ratios(self, data: mujoco.MjData) -> list[float]:
+        """Load over strength of each connection in the last substep; below 0 where it is pressed together."""
+        if self.fits and data.ne != self._equalities:
+            self._locate(data)
+        found = []
+        for fit, rows in zip(self.fits, self._rows, strict=True):
+            x, y, z, mx, my, _ = data.efc_force[rows].tolist()
+            axis = data.xmat[fit.lower_body, 2::3].tolist()
+            tension = x * axis[0] + y * axis[1] + z * axis[2]
+            bending = max(abs(mx) / fit.sides[1], abs(my) / fit.sides[0])
+            ratio = ((tension if fit.upper_is_second else -tension) + bending) / fit.strength
+            found.append(ratio if ratio <= 1 else self._with_contacts(data, fit, rows))  # the face may bear a part
+        return found
 
     def _locate(self, data: mujoco.MjData) -> None:
         equality = np.flatnonzero(data.efc_type == mujoco.mjtConstraint.mjCNSTR_EQUALITY)
         ids = data.efc_id[equality]
-        for at, weld in enumerate(self._welds):
-            rows = equality[ids == weld]
+        for at, fit in enumerate(self.fits):
+            rows = equality[ids == fit.weld]
             assert rows.size == 6, "a held connection has its weld active"
             self._rows[at] = rows
-        self._at = self._rows[:, 0].copy()
+        self._equalities = data.ne
 
-    def _with_contacts(self, data: mujoco.MjData, at: int, force: np.ndarray, axis: np.ndarray) -> float:
+    def _with_contacts(self, data: mujoco.MjData, fit: Fit, rows: np.ndarray) -> float:
         """The exact ratio of one connection, with the contacts between its two boxes."""
-        fit = self.fits[at]
+        force = data.efc_force[rows]
         turn = data.xmat[fit.second_body].reshape(3, 3)
         centre = data.xpos[fit.second_body] + turn @ fit.anchor
-        on_upper = -force[:3] if fit.upper_is_second else force[:3].copy()
-        moment = -0.5 * (turn @ force[3:]) * (1 if fit.upper_is_second else -1)
-        upper_geom = fit.geoms[1]
+        side = -1 if fit.upper_is_second else 1  # the rows act on the first body
+        on_upper = side * force[:3]
+        moment = side * 0.5 * (turn @ force[3:])
         wrench = np.zeros(6)
         for number in np.flatnonzero((np.sort(data.contact.geom, 1) == sorted(fit.geoms)).all(1)):
             contact = data.contact[number]
             mujoco.mj_contactForce(self._model, data, number, wrench)
-            push = contact.frame.reshape(3, 3).T @ wrench[:3] * (1 if contact.geom[1] == upper_geom else -1)
+            push = contact.frame.reshape(3, 3).T @ wrench[:3] * (1 if contact.geom[1] == fit.geoms[1] else -1)
             on_upper += push
             moment += np.cross(contact.pos - centre, push)
         local = turn.T @ moment
         bending = max(2 * abs(local[0]) / fit.sides[1], 2 * abs(local[1]) / fit.sides[0])
-        return float((-on_upper @ axis + bending) / fit.strength)
+        return float((-on_upper @ data.xmat[fit.lower_body, 2::3] + bending) / fit.strength)

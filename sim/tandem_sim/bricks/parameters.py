@@ -22,8 +22,8 @@ PLATE_HEIGHT = 0.4  # pitches (3.2 mm of 8 mm), Bartneck
 STUD_DIAMETER = 0.6  # pitches (4.8 mm of 8 mm), Bartneck
 STUD_HEIGHT = 0.2125  # pitches (1.7 mm of 8 mm), Bartneck
 GAP = 0.025  # pitches (0.2 mm of 8 mm) between the walls of neighbours, Bartneck
-SEAM = 0.000625  # pitches (0.01 mm of 16 mm) that a box is lower than its grid cell, so that a seated pair rests in
-# its weld and needs no contacts; ours
+SEAM = 0.003  # pitches (0.05 mm of 16 mm) that a box is lower than its grid cell; ours: a seated pair then hangs in its
+# weld alone, where weld and contacts together would strain against each other over micrometres
 
 
 @dataclass(frozen=True)

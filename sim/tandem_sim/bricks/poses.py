@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 
+import mujoco
 import numpy as np
+
+from tandem_sim.bricks.shapes import Brick
 
 Pose = tuple[np.ndarray, np.ndarray]
 
@@ -56,3 +59,11 @@ def then(outer: Pose, inner: Pose) -> Pose:
 def relative(a: Pose, b: Pose) -> Pose:
     """Of b in a's frame, from both in the world."""
     return then(inverse(a), b)
+
+
+def pose_of(data: mujoco.MjData, brick: Brick) -> Pose:
+    """Of a brick in the world: after the last substep for a free one, after the last kinematics for a fast one."""
+    if brick.fixed:
+        return data.xpos[brick.body].copy(), data.xquat[brick.body].copy()
+    pose = data.qpos[brick.qpos : brick.qpos + 7]
+    return pose[:3].copy(), pose[3:] / np.sqrt(pose[3:] @ pose[3:])

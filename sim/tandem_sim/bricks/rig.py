@@ -27,11 +27,9 @@ class Wrist:
     """Of x and y, N/m; z has none."""
     hinge: float
     """Of roll, pitch and yaw, Nm/rad."""
-    free: tuple[str, ...] = ()
-    """Slides and hinges without a spring."""
 
 
-FIRM, WRIST = Wrist(2000, 60), Wrist(300, 3)
+FIRM, WRIST, FREE = Wrist(2000, 60), Wrist(300, 3), Wrist(0, 0)
 
 
 def scene(timestep: float = 0.002) -> mujoco.MjSpec:
@@ -50,20 +48,19 @@ def add_carriage(
     pos: Sequence[float],
     quat: Sequence[float] = (1, 0, 0, 0),
     pitch: float = PITCH,
-    wrist: Wrist | None = None,
+    wrist: Wrist = FIRM,
 ) -> None:
     """Adds a carriage whose vice holds a brick of ``size`` that begins with the pose ``pos``, ``quat`` (the brick's).
 
     Args:
-        wrist: its springs; firm ones where None.
+        wrist: its springs.
     """
-    wrist = wrist or FIRM
     body = spec.worldbody.add_body(name=name, pos=list(pos), quat=list(quat), gravcomp=1)
     body.mass, body.inertia, body.ipos = _MASS, [_INERTIA] * 3, [0, 0, 0]
     body.explicitinertial = True
     for at, axis in enumerate((*SLIDES, *HINGES)):
         slide = at < 3
-        spring = 0.0 if axis == "z" or axis in wrist.free else wrist.slide if slide else wrist.hinge
+        spring = 0.0 if axis == "z" else wrist.slide if slide else wrist.hinge
         inert = _MASS if slide else _INERTIA
         body.add_joint(
             name=f"{name}/{axis}", type=mujoco.mjtJoint.mjJNT_SLIDE if slide else mujoco.mjtJoint.mjJNT_HINGE,
@@ -89,6 +86,16 @@ def add_carriage(
             pos=[side * (half[0] + _JAW / 2), 0, half[2] * 0.4], mass=0.02, friction=[2.0, 0.005, 0.0001], condim=3,
             priority=2, rgba=[0.3, 0.3, 0.35, 1], **_STIFF,
         )  # fmt: skip
+
+
+def add_plunger(spec: mujoco.MjSpec, name: str, pos: Sequence[float], half: Sequence[float]) -> None:
+    """Adds a flat plunger that a motor moves along z: ``pos`` is the middle of its face, ``half`` its half sides, m."""
+    body = spec.worldbody.add_body(name=name, pos=list(pos), gravcomp=1)
+    body.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[0, 0, 1], damping=[20, 0, 0])
+    body.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_BOX, size=[*half, 0.01], pos=[0, 0, 0.01], mass=_MASS, friction=[0, 0, 0], **_STIFF
+    )
+    _add_motor(spec, name)
 
 
 def drive(model: mujoco.MjModel, data: mujoco.MjData, name: str, grip: float = 60.0, **forces: float) -> None:

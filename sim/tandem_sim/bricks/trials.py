@@ -1,232 +1,73 @@
 """Measures what the press fit promises, on free bricks that a motorised carriage presses, pulls and peels.
 
-Each function runs its own MuJoCo scenes and gives plain numbers; nothing in them is a result written down.
+Each function runs its own MuJoCo scenes and gives plain numbers; none of them is a result written down.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import mujoco
 import numpy as np
 
-from tandem_sim.bricks import grid
 from tandem_sim.bricks.grid import Seat
-from tandem_sim.bricks.parameters import PITCH, BrickSize, SnapParameters
-from tandem_sim.bricks.poses import Pose, matrix, multiply, rotate
-from tandem_sim.bricks.rig import FIRM, WRIST, Wrist, add_carriage, drive, scene
-from tandem_sim.bricks.shapes import KINDS, add_brick, prepare, size_of
+from tandem_sim.bricks.parameters import BRICK_HEIGHT, PITCH, BrickSize, SnapParameters
+from tandem_sim.bricks.rig import FREE, WRIST, add_plunger, scene
+from tandem_sim.bricks.shapes import KINDS, add_brick, prepare
 from tandem_sim.bricks.snap import Snapping
+from tandem_sim.bricks.stand import Error, Jumps, Pair, Stand, random_pair
 
-BRICKS = tuple(name for name, size in KINDS.items() if not size.plate)
 AXES = ("x", "y", "z", "yaw", "tilt_x", "tilt_y", "force")
+_GATES = {"x": "planar", "y": "planar", "z": "vertical", "yaw": "yaw", "tilt_x": "tilt", "tilt_y": "tilt"}
 _TOO_FAR, _FORCE, _TOO_WEAK = 1.5, 1.2, 0.8
-_CLEAR = 0.0002  # m above contact where a press begins
-
-
-@dataclass
-class Jumps:
-    """How far free bodies moved in one substep beyond their speed before it."""
-
-    worst_mm: float = 0.0
-    _place: np.ndarray = field(default_factory=lambda: np.zeros(0))
-
-    def step(self, snapping: Snapping, data: mujoco.MjData, substeps: int) -> None:
-        """Steps one by one and looks at each."""
-        free = [brick for brick in snapping.bricks if not brick.fixed]
-        places = np.array([brick.qpos + np.arange(3) for brick in free], int)
-        speeds = np.array([brick.dof + np.arange(3) for brick in free], int)
-        for _ in range(substeps):
-            before, speed = data.qpos[places], np.linalg.norm(data.qvel[speeds], axis=1)
-            snapping.step(data, 1)
-            moved = np.linalg.norm(data.qpos[places] - before, axis=1)
-            self.worst_mm = max(self.worst_mm, 1e3 * float((moved - speed * snapping.model.opt.timestep).max()))
-
-
-@dataclass(frozen=True)
-class Pair:
-    """What is pressed on what, where, and how the lower brick stands."""
-
-    lower: str
-    upper: str
-    seat: Seat
-    stands: str
-    """``fixed``: held fast; ``plate``: attached to a baseplate; ``loose``: lies free on the floor."""
-
-    @property
-    def studs(self) -> int:
-        return grid.engaged(size_of(self.lower), size_of(self.upper), self.seat)
-
-
-def random_pair(rng: np.random.Generator, plates: bool = True) -> Pair:
-    """Any two sizes with any overlap of a stud or more."""
-    lowers = list(KINDS) if plates else list(BRICKS)
-    lower, upper = lowers[rng.integers(len(lowers))], BRICKS[rng.integers(len(BRICKS))]
-    turns = int(rng.integers(4))
-    wide, deep = size_of(upper).footprint(turns)
-    i = int(rng.integers(1 - wide, size_of(lower).nx))
-    j = int(rng.integers(1 - deep, size_of(lower).ny))
-    stands = "fixed" if size_of(lower).plate else ("fixed", "plate", "loose")[rng.integers(3)]
-    return Pair(lower, upper, Seat(i, j, turns), stands)
-
-
-@dataclass(frozen=True)
-class Error:
-    """Misalignment at the middle of the engaged studs: m along the lower brick's axes, rad."""
-
-    x: float = 0.0
-    y: float = 0.0
-    z: float = 0.0
-    yaw: float = 0.0
-    tilt_x: float = 0.0
-    tilt_y: float = 0.0
-
-
-class Press:
-    """One scene: a lower brick, an upper one in a carriage above its seat with an error, and what then happens."""
-
-    def __init__(
-        self,
-        pair: Pair,
-        error: Error,
-        pitch: float = PITCH,
-        parameters: SnapParameters | None = None,
-        wrist: Wrist = FIRM,
-    ) -> None:
-        self.pair, self.pitch = pair, pitch
-        lower, upper = size_of(pair.lower), size_of(pair.upper)
-        spec = scene()
-        base = self._add_lower(spec, lower)
-        pose = self._pose(base, lower, upper, error)
-        add_brick(spec, "upper", upper, "red", pitch, pose[0].tolist(), pose[1].tolist())
-        add_carriage(spec, "carriage", upper, pose[0].tolist(), pose[1].tolist(), pitch, wrist)
-        if error.z:
-            self._add_spacer(spec, base, lower, upper, error.z)
-        prepare(spec)
-        self.model = spec.compile()
-        self.data = mujoco.MjData(self.model)
-        self.snapping = Snapping(self.model, parameters)
-        self.snapping.reset(self.data)
-        if pair.stands == "plate":
-            self.snapping.attach(self.data, "plate", "lower", 2, 2)
-        mujoco.mj_forward(self.model, self.data)
-        self.jumps = Jumps()
-        self.weight = float(self.model.body("upper").mass[0]) * 9.81
-
-    def _add_lower(self, spec: mujoco.MjSpec, lower: BrickSize) -> Pose:
-        stands, half = self.pair.stands, lower.height * self.pitch / 2
-        place = np.array([0.0, 0.0, half])
-        if stands == "plate":
-            add_brick(spec, "plate", "baseplate 8x8", "green", self.pitch, (0, 0, -0.2 * self.pitch), fixed=True)
-            x, y, z = grid.position(size_of("baseplate 8x8"), lower, Seat(2, 2, 0), self.pitch)
-            place = np.array([x, y, z - 0.2 * self.pitch])
-        if stands == "loose":
-            spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[1, 1, 1])
-        add_brick(spec, "lower", lower, "blue", self.pitch, place.tolist(), fixed=stands == "fixed")
-        return place, np.array([1.0, 0, 0, 0])
-
-    def _pose(self, base: Pose, lower: BrickSize, upper: BrickSize, error: Error) -> Pose:
-        """The upper brick's pose just above contact, turned about the middle of the engaged studs."""
-        seat = self.pair.seat
-        middle = np.array(grid.middle(lower, upper, seat, self.pitch))
-        arm = np.array(grid.position(lower, upper, seat, self.pitch)) - middle
-        turn = np.array([1.0, 0, 0, 0])
-        for axis, angle in enumerate((error.tilt_x, error.tilt_y, error.yaw)):
-            turn = multiply([math.cos(angle / 2), *(math.sin(angle / 2) * np.eye(3)[axis])], turn)
-        place = middle + rotate(turn, arm) + (error.x, error.y, error.z)
-        turn = multiply(turn, grid.quaternion(seat.turns))
-        lift = _lift(lower, upper, place, matrix(turn), self.pitch)
-        return base[0] + place + (0, 0, max(0.0, lift) + _CLEAR), turn
-
-    def _add_spacer(self, spec: mujoco.MjSpec, base: Pose, lower: BrickSize, upper: BrickSize, z: float) -> None:
-        """Something thin between the bricks, so that the force goes through it."""
-        columns, rows = grid.covered(lower, upper, self.pair.seat)
-        size = [len(columns) * self.pitch * 0.4, len(rows) * self.pitch * 0.4, (z - 2e-5) / 2]
-        middle = np.array(grid.middle(lower, upper, self.pair.seat, self.pitch)) + base[0]
-        spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=size, pos=[*middle[:2], middle[2] + z / 2])
-
-    def push(self, force: float, seconds: float = 0.3) -> None:
-        """Grips, then presses with ``force`` N on the interface, reached halfway through the time."""
-        steps = round(seconds / self.model.opt.timestep)
-        for step in range(steps):
-            part = min(1.0, max(0.0, 4 * step / steps - 1))
-            grip = self._grip() * min(1.0, (8 * step + 8) / steps)
-            drive(self.model, self.data, "carriage", grip, z=self.weight - part * force)
-            self.jumps.step(self.snapping, self.data, 1)
-
-    def leave(self, seconds: float = 0.4) -> None:
-        """Opens the vice, moves it up and away, and waits."""
-        steps = round(seconds / self.model.opt.timestep)
-        for step in range(steps):
-            drive(self.model, self.data, "carriage", -3.0, z=0.0 if step < steps // 4 else 8.0)
-            self.jumps.step(self.snapping, self.data, 1)
-
-    def _grip(self) -> float:
-        return 80.0 * (self.pitch / PITCH) ** 1.5
-
-    @property
-    def attached(self) -> bool:
-        """Whether the upper brick sits on the lower one where it was meant to."""
-        edge = self.snapping.connections.between("lower", "upper")
-        return edge is not None and edge.seat == self.pair.seat and edge.lower == "lower"
-
-    def residual_mm(self) -> float:
-        """The largest distance of a corner of the upper brick from where the grid has it."""
-        lower, upper = size_of(self.pair.lower), size_of(self.pair.upper)
-        place, turn = self.snapping.pose_in(self.data, "lower", "upper")
-        goal = np.array(grid.position(lower, upper, self.pair.seat, self.pitch))
-        straight = matrix(grid.quaternion(self.pair.seat.turns))
-        corners = np.array(list(_corners(upper))) * self.pitch
-        off = place + corners @ matrix(turn).T - goal - corners @ straight.T
-        return 1e3 * float(np.linalg.norm(off, axis=1).max())
-
-
-def _corners(size: BrickSize) -> Iterator[tuple[float, float, float]]:
-    for x in (-0.5, 0.5):
-        for y in (-0.5, 0.5):
-            for z in (-0.5, 0.5):
-                yield x * size.nx, y * size.ny, z * size.height
-
-
-def _lift(lower: BrickSize, upper: BrickSize, place: np.ndarray, axes: np.ndarray, pitch: float) -> float:
-    """How far the upper brick would reach into the lower one's top, where it is above it, m."""
-    half = np.array([upper.nx, upper.ny]) * pitch / 2
-    steps = np.linspace(-1, 1, 9)
-    underside = np.array([[x * half[0], y * half[1], -upper.height * pitch / 2] for x in steps for y in steps])
-    points = place + underside @ axes.T
-    over = (np.abs(points[:, 0]) <= lower.nx * pitch / 2) & (np.abs(points[:, 1]) <= lower.ny * pitch / 2)
-    return float((lower.height * pitch / 2 - points[over, 2]).max()) if over.any() else 0.0
-
-
-# The rows
-
-
-def _errors(axis: str, parameters: SnapParameters, pitch: float, sign: int) -> Error:
-    """1.5 times the tolerance in one axis alone."""
-    limits = {
-        "x": parameters.planar * pitch, "y": parameters.planar * pitch, "z": parameters.vertical * pitch,
-        "yaw": parameters.yaw, "tilt_x": parameters.tilt, "tilt_y": parameters.tilt,
-    }  # fmt: skip
-    if axis == "force":
-        return Error()
-    return Error(**{axis: (1 if axis == "z" else sign) * _TOO_FAR * limits[axis]})
+_ONE, _CORNER = BrickSize(1, 1), Seat(0, 0, 0)
+_CENTRED = (  # one over the middle of the other, so that a pull at the upper one's middle is a pull alone
+    Pair(_ONE, _ONE, _CORNER),
+    Pair(_ONE, BrickSize(1, 3), Seat(0, -1, 0)),
+    Pair(KINDS["1x2"], KINDS["1x2"], _CORNER),
+    Pair(KINDS["2x2"], KINDS["2x2"], Seat(0, 0, 1)),
+    Pair(KINDS["2x4"], KINDS["2x2"], Seat(0, 1, 0)),
+    Pair(KINDS["1x4"], KINDS["1x4"], _CORNER),
+    Pair(KINDS["2x3"], KINDS["2x3"], _CORNER),
+    Pair(KINDS["2x4"], KINDS["2x4"], _CORNER),
+    Pair(KINDS["baseplate 8x8"], KINDS["2x4"], Seat(3, 2, 0)),
+)
 
 
 def snap_false(count: int = 100, seed: int = 0, pitch: float = PITCH, axes: Sequence[str] = AXES) -> dict[str, int]:
-    """How many of ``count`` random pairs attach although one thing alone is wrong, by that thing.
+    """How many of ``count`` random pairs ever lock although one thing alone is wrong, by that thing; 0 is wanted.
 
     1.5 times the tolerance in x, y, z, yaw or tilt about x or y, pressed with 1.2 times the force; or right, with 0.8
-    times the force. 0 is wanted everywhere.
+    times the force. Between bricks that are too far apart in z lies a spacer, which takes the force.
     """
-    parameters, found = SnapParameters(), {}
-    for axis in axes:
-        rng = np.random.default_rng((seed, 1, AXES.index(axis)))
-        found[axis] = 0
-        for _ in range(count):
-            pair, sign = random_pair(rng), int(rng.choice((-1, 1)))
-            press = Press(pair, _errors(axis, parameters, pitch, sign), pitch)
-            press.push((_TOO_WEAK if axis == "force" else _FORCE) * parameters.press * pair.studs)
-            found[axis] += press.snapping.connections.between("lower", "upper") is not None
+    return {axis: _locked(axis, count, seed, pitch, SnapParameters()) for axis in axes}
+
+
+def snap_control(count: int = 100, seed: int = 0, pitch: float = PITCH) -> dict[str, int]:
+    """The presses of :func:`snap_false` with the one gate twice as wide, which all lock: nothing else was wrong.
+
+    Without z, where no force reaches the bricks.
+    """
+    gates = SnapParameters()
+    found = {}
+    for axis, gate in _GATES.items():
+        if axis != "z":
+            found[axis] = _locked(axis, count, seed, pitch, replace(gates, **{gate: 2 * getattr(gates, gate)}))
+    found["force"] = _locked("force", count, seed, pitch, replace(gates, press=gates.press / 2))
+    return found
+
+
+def _locked(axis: str, count: int, seed: int, pitch: float, parameters: SnapParameters) -> int:
+    gates, rng, found = SnapParameters(), np.random.default_rng((seed, AXES.index(axis))), 0
+    sizes = {name: getattr(gates, gate) for name, gate in _GATES.items()}
+    for name in ("x", "y", "z"):
+        sizes[name] *= pitch
+    for _ in range(count):
+        pair, sign = random_pair(rng), 1 if axis == "z" else int(rng.choice((-1, 1)))
+        error = Error() if axis == "force" else Error(**{axis: sign * _TOO_FAR * sizes[axis]})
+        stand = Stand(pair, error, pitch, parameters)
+        stand.push((_TOO_WEAK if axis == "force" else _FORCE) * gates.press * pair.studs)
+        found += stand.snapping.locked > 0
     return found
 
 
@@ -237,7 +78,7 @@ class Presses:
     count: int
     attached: int
     residual_mm: float
-    """The worst after the carriage has left."""
+    """The worst, after the carriage has left."""
     jump_mm: float
     """The largest move of a free brick in one substep beyond its speed before."""
 
@@ -245,20 +86,100 @@ class Presses:
 def snap_true(count: int = 100, seed: int = 0, pitch: float = PITCH, share: float = 0.5) -> Presses:
     """Presses ``count`` random pairs face on face with 1.2 times the force, by a wrist that yields.
 
-    Errors in the stud plane and in yaw are drawn up to ``share`` of their tolerance.
+    Errors in the stud plane and in yaw are drawn up to ``share`` of their tolerance. What counts as attached still is
+    when the carriage has let go and left.
     """
-    parameters = SnapParameters()
-    rng = np.random.default_rng((seed, 2))
+    gates = SnapParameters()
+    rng = np.random.default_rng((seed, len(AXES)))
     attached, residual, jump = 0, 0.0, 0.0
     for _ in range(count):
         pair = random_pair(rng)
-        planar = share * parameters.planar * pitch * rng.random() ** 0.5
-        way, yaw = rng.uniform(0, 2 * math.pi), rng.uniform(-share, share) * parameters.yaw
-        press = Press(pair, Error(planar * math.cos(way), planar * math.sin(way), yaw=float(yaw)), pitch, wrist=WRIST)
-        press.push(_FORCE * parameters.press * pair.studs)
-        press.leave()
-        attached += press.attached
-        jump = max(jump, press.jumps.worst_mm)
-        if press.attached:
-            residual = max(residual, press.residual_mm())
+        planar = share * gates.planar * pitch * rng.random() ** 0.5
+        way, yaw = rng.uniform(0, 2 * math.pi), rng.uniform(-share, share) * gates.yaw
+        stand = Stand(pair, Error(planar * math.cos(way), planar * math.sin(way), yaw=float(yaw)), pitch, wrist=WRIST)
+        stand.push(_FORCE * gates.press * pair.studs)
+        stand.leave()
+        attached += stand.attached
+        residual = max(residual, stand.residual_mm() if stand.attached else 0.0)
+        jump = max(jump, stand.jumps.worst_mm)
     return Presses(count, attached, residual, jump)
+
+
+@dataclass(frozen=True)
+class Releases:
+    """Measured over set, for each kind of load and pair."""
+
+    pull: dict[str, float]
+    peel: dict[str, float]
+    jump_mm: float
+
+    @property
+    def worst(self) -> float:
+        """The largest deviation from 1."""
+        return max(abs(ratio - 1) for ratio in (*self.pull.values(), *self.peel.values()))
+
+
+def snap_release(pitch: float = PITCH) -> Releases:
+    """Pulls, and turns about both axes, attached pairs of 1 to 8 engaged studs until they let go.
+
+    The set force is the studs' pull; the set torque that which the studs and the brick's weight hold against about the
+    edge of the engaged rectangle.
+    """
+    pull, peel, jump = {}, {}, 0.0
+    for pair in _CENTRED:
+        name = f"{pair.upper.nx}x{pair.upper.ny} on {pair.lower.nx}x{pair.lower.ny}"
+        strength = pair.studs * SnapParameters().pull
+        stand = Stand(pair, pitch=pitch, wrist=WRIST, attached=True)
+        pull[name] = (stand.load("z", 1.5 * strength) - stand.weight) / strength
+        jump = max(jump, stand.jumps.worst_mm)
+        turned = pair.upper.footprint(pair.seat.turns)
+        sides = [min(a, b) * pitch for a, b in zip(turned, (pair.lower.nx, pair.lower.ny), strict=True)]
+        for hinge, side in zip(("roll", "pitch"), reversed(sides), strict=True):
+            stand = Stand(pair, pitch=pitch, wrist=FREE, attached=True)
+            torque = (strength + stand.weight) * side / 2
+            peel[f"{name}, {hinge}"] = stand.load(hinge, 1.5 * torque) / torque
+            jump = max(jump, stand.jumps.worst_mm)
+    return Releases(pull, peel, jump)
+
+
+@dataclass(frozen=True)
+class Tower:
+    """What became of bricks stacked loosely, pressed together from above, and left alone."""
+
+    joined: int
+    """Connections after the press."""
+    held: int
+    """Connections at the end."""
+    lean_mm: float
+    """How far the top brick is at the end from straight above the lowest one, at the grid's height."""
+    jump_mm: float
+
+    @property
+    def stands(self) -> bool:
+        return self.joined == self.held and self.lean_mm < 1
+
+
+def tower(bricks: int = 10, seconds: float = 10.0, seed: int = 0, pitch: float = PITCH) -> Tower:
+    """Stacks 2x4 bricks up to 0.4 mm and 2 degrees off on the floor, presses on the top one, and waits."""
+    rng, size = np.random.default_rng((seed, len(AXES) + 1)), KINDS["2x4"]
+    spec, height = scene(), BRICK_HEIGHT * pitch
+    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[1, 1, 1])
+    for level in range(bricks):
+        x, y = rng.uniform(-0.025, 0.025, 2) * pitch
+        half = rng.uniform(-1, 1) * math.radians(1)
+        turn = (math.cos(half), 0.0, 0.0, math.sin(half))
+        add_brick(spec, f"brick_{level}", size, "red", pitch, (x, y, (level + 0.5) * height), turn)
+    add_plunger(spec, "plunger", (0, 0, bricks * height + 0.001), (size.nx * pitch / 2, size.ny * pitch / 2))
+    prepare(spec)
+    model = spec.compile()
+    data, snapping, jumps = mujoco.MjData(model), Snapping(model), Jumps()
+    snapping.reset(data)
+    needed = _FORCE * SnapParameters().press * size.studs
+    for force, lasts in ((0.0, 0.1), (-needed, 0.4), (5.0, 0.1)):
+        data.ctrl[0] = force
+        jumps.step(snapping, data, round(lasts / model.opt.timestep))
+    joined = len(snapping.connections)
+    snapping.step(data, round(seconds / model.opt.timestep))
+    lowest, highest = data.qpos[snapping.bricks[0].qpos :][:3], data.qpos[snapping.bricks[-1].qpos :][:3]
+    lean = 1e3 * float(np.linalg.norm(highest - lowest - (0, 0, (bricks - 1) * height)))
+    return Tower(joined, len(snapping.connections), lean, jumps.worst_mm)
