@@ -5,9 +5,9 @@ bounded in bytes: blocks of raw frames are made once, filled by the caller, enco
 thread has taken what they held.
 """
 
-import _thread
 import os
 import queue
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -141,7 +141,8 @@ class Pipeline:
             return done.result()
         except KeyboardInterrupt:
             wait([done])
-            again = threading.Timer(_PUT_OFF_S, _thread.interrupt_main)
+            waiter = threading.get_ident()  # the main thread, which may sleep by then: it gets the signal itself
+            again = threading.Timer(_PUT_OFF_S, signal.pthread_kill, (waiter, signal.SIGINT))
             again.daemon = True
             again.start()
             return done.result()
