@@ -47,7 +47,9 @@ def menagerie_links() -> tuple[Link, ...]:
     try:
         import mujoco_menagerie
     except ImportError as error:
-        raise TandemError(f"H1: robot 'menagerie': mujoco_menagerie is not installed (install it, {help_line})") from error
+        raise TandemError(
+            f"H1: robot 'menagerie': mujoco_menagerie is not installed (install it; {help_line})"
+        ) from error
     try:
         path = mujoco_menagerie.get(MENAGERIE_NAME).xml("h1")
     except (mujoco_menagerie.MenagerieError, OSError) as error:
