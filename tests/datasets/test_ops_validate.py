@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -206,3 +207,28 @@ def test_an_empty_store(tmp_path, embodiment):
     Recorder(tmp_path / "store", embodiment).close()
     report = validate(tmp_path / "store", repair=True)
     assert (report.flaws, report.episodes) == ([], 0)
+
+
+def test_a_fact_that_is_lost_does_not_become_another_one(tmp_path, embodiment, make_frames):
+    """Bug: in a table without an empty text its first row stood in, so that an episode got another's task."""
+    path = tmp_path / "store"
+    with Recorder(path, embodiment, fsync=False) as recorder:
+        for k in range(2):
+            info = EpisodeInfo(k, f"task {k}", env="rig", outcome="dropped", failure_reason="slippery")
+            frames = [
+                replace(frame, observation=replace(frame.observation, instruction=f"task {k}"))
+                for frame in make_frames(embodiment, 3, seed=k)
+            ]
+            recorder.write_episode(info, frames)
+    assert "" not in Store(path).names
+    put(path, "meta/env", 1, 77, np.int32)
+    put(path, "meta/task", 1, -1, np.int32)
+    report = validate(path, repair=True)
+    remedies = {flaw.where: flaw.remedy for flaw in report.repaired}
+    assert remedies == {"meta/env": "leaves it empty", "meta/task": "takes it from the first frame"}
+    infos = Store(path).infos()
+    assert [(info.instruction, info.env, info.outcome) for info in infos] == [
+        ("task 0", "rig", "dropped"),
+        ("task 1", "", "dropped"),
+    ]
+    assert not validate(path).broken

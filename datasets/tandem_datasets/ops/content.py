@@ -178,9 +178,8 @@ def check_facts(store: Store, bones: Skeleton) -> list[Flaw]:
         codes, count = store.load_episodes(key), len(getattr(store, table))
         for episode in np.flatnonzero((codes < 0) | (codes >= count)).tolist():
             found = f"code {int(codes[episode])} of episode {episode} is no row of meta/{table}"
-            flaws.append(
-                Flaw(Kind.CODE, f"meta/{key}", found, "leaves it empty", episode=episode, column=f"meta/{key}")
-            )
+            remedy = "takes it from the first frame" if key == "task" else "leaves it empty"
+            flaws.append(Flaw(Kind.CODE, f"meta/{key}", found, remedy, episode=episode, column=f"meta/{key}"))
     for key in ("success", "deleted"):
         for episode in np.flatnonzero(store.load_episodes(key).view(np.uint8) > 1).tolist():
             found = f"episode {episode} is neither true nor false"

@@ -31,6 +31,8 @@ from tandem_datasets.layout import (
     EPISODE_COLUMNS,
     EPISODE_ENDS,
     GROUP_METADATA,
+    INSTRUCTIONS,
+    NAMES,
     PROVENANCE,
     PROVENANCE_ENDS,
     SHARD_ROWS,
@@ -42,6 +44,7 @@ from tandem_datasets.ops.structure import TABLES, Skeleton
 from tandem_datasets.reading import ROOT_FILE, metadata_path, read_array, read_declared
 from tandem_datasets.shards import TRAILER_BYTES, whole_shard
 from tandem_datasets.store import Store
+from tandem_datasets.tables import TextTable
 
 _EMPTY = b"{}"
 
@@ -99,7 +102,7 @@ class Repair:
             if flaw.kind is Kind.UUID and flaw.remedy.startswith("gives"):
                 self._put("meta/uuid", flaw.episode, np.frombuffer(uuid.uuid4().bytes, np.uint8)[None])
             elif flaw.kind is Kind.CODE and flaw.column:
-                self._put(flaw.column, flaw.episode, [self._empty_code(store, flaw.column)])
+                self._tell_anew(self._columns[flaw.column], [flaw.episode])
             elif flaw.kind is Kind.NUMBER and flaw.column:
                 self._put(flaw.column, flaw.episode, [False])
             elif flaw.kind is Kind.TIME and flaw.column:
@@ -206,7 +209,7 @@ class Repair:
         name = column.key.removeprefix("meta/")
         tell: dict[str, Callable[[slice], Any]] = {
             "uuid": lambda _: np.frombuffer(uuid.uuid4().bytes, np.uint8),
-            "task": lambda rows: store.load("instruction", rows.start, rows.start + 1)[0],
+            "task": lambda rows: self._first_instruction(store, rows),
             "begin_ns": lambda rows: store.load("stamp", rows.start, rows.start + 1)[0],
             "end_ns": lambda rows: store.load("stamp", rows.stop - 1, rows.stop)[0],
             "checksum": lambda rows: checksum_of({key: store.stored(key, rows.start, rows.stop) for key in store.keys}),
@@ -215,15 +218,23 @@ class Repair:
             if name in tell:
                 value = tell[name](store.episode_slice(episode))
             elif name in ("outcome", "failure_reason", "env"):
-                value = self._empty_code(store, column.key)
+                value = self._empty_text(NAMES)
             else:
                 return
             self._put(column.key, episode, np.array(value)[None])
 
-    def _empty_code(self, store: Store, key: str) -> int:
-        """The code of the empty text in the table that ``key`` refers to; the table's first row if it has none."""
-        table = store.instructions if key == "meta/task" else store.names
-        return table.index("") if "" in table else 0
+    def _first_instruction(self, store: Store, rows: slice) -> int:
+        """The code that an episode's first frame has, if that is any."""
+        code = int(store.load("instruction", rows.start, rows.start + 1)[0])
+        return code if 0 <= code < len(store.instructions) else self._empty_text(INSTRUCTIONS)
+
+    def _empty_text(self, column: Column) -> int:
+        """The code of the empty text, which is added to the table if it has none."""
+        table = TextTable(self._root, column, self._bones.where, self._syncer)
+        try:
+            return table.add([""])[""]
+        finally:
+            table.shards.close()
 
     def _empty_provenance(self, episode: int) -> None:
         """An empty object of the same length: JSON may end in spaces."""

@@ -146,7 +146,7 @@ def _remedy(column: Column, number: int, rows: int) -> str:
     if column is EPISODE_ENDS:
         return ""
     if column in TABLES:
-        return "puts empty texts where they are lost"
+        return "puts empty texts where they are lost, also for episodes that had them"
     if column.key.startswith("data/"):
         return f"{PLACEHOLDER[column.sharded]}, {MARKS}"
     return "puts in what frames tell, or nothing"
