@@ -33,7 +33,6 @@ class Pace:
 
 BRISK = Pace()
 CALM = Pace(speed=0.12, acceleration=0.8, turning=1.0)
-SLOW = Pace(speed=0.03, acceleration=0.5, turning=0.5)
 
 
 @dataclass(frozen=True)
@@ -102,14 +101,16 @@ class Arms:
     def target(self, arm: int) -> Goal:
         """Where a TCP is commanded to."""
         pose = self._poses[arm]
-        return Goal(*pose[:3].tolist(), yaw_of(pose[3:]))
+        x, y, z = pose[:3].tolist()
+        return Goal(x, y, z, yaw_of(pose[3:]))
 
     def tcp(self, arm: int) -> Goal:
         """Where a TCP is."""
         data, site = self.world.data, self._sites[arm]
         quat = np.empty(4)
         mujoco.mju_mat2Quat(quat, data.site_xmat[site])
-        return Goal(*data.site_xpos[site].tolist(), yaw_of(quat))
+        x, y, z = data.site_xpos[site].tolist()
+        return Goal(x, y, z, yaw_of(quat))
 
     def width(self, arm: int) -> float:
         """Between the pads, m."""

@@ -3,7 +3,7 @@
 import math
 
 from tandem_sim.h1.experts.arms import LEFT, RIGHT
-from tandem_sim.h1.experts.base import Steps, together
+from tandem_sim.h1.experts.base import Steps
 from tandem_sim.h1.experts.seats import best, like_seats
 from tandem_sim.h1.experts.skills import SAFE, Skills
 from tandem_sim.h1.tasks.build import Build
@@ -20,8 +20,7 @@ class BuildExpert(Skills):
             if not self.sight.attached(step.upper, step.lower):
                 arm = self._arm(step)
                 seats = like_seats(self.sight, step.upper, step.lower, step.seat)
-                putting = self.assemble(arm, step.upper, step.lower, seats, self._height())
-                yield from together(putting, self.rest(1 - arm))
+                yield from self.assemble(arm, step.upper, step.lower, seats, self._height())
             if not self.clear(step.upper):
                 yield from self.leave(step.upper)
         self.say("done")

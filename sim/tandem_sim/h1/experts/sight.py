@@ -40,7 +40,7 @@ class Sight:
     def spot(self, slot: int) -> Spot:
         """Where a brick is."""
         pose = self.pose(slot)
-        return Spot(*pose[:3], yaw(pose))
+        return Spot(pose[0], pose[1], pose[2], yaw(pose))
 
     def size(self, slot: int) -> BrickSize:
         """Of a brick or the plate."""

@@ -5,12 +5,13 @@ All are steps of an :class:`~tandem_sim.h1.experts.base.Expert`: they command, t
 
 import math
 from collections.abc import Callable, Generator, Iterable
+from dataclasses import replace
 
 import numpy as np
 
 from tandem_sim.bricks.grid import Seat
-from tandem_sim.h1.experts.arms import BRISK, CALM, LEFT, RIGHT, SLOW, Goal, Pace
-from tandem_sim.h1.experts.base import Expert, Failed, Steps
+from tandem_sim.h1.experts.arms import BRISK, CALM, LEFT, RIGHT, Goal, Pace
+from tandem_sim.h1.experts.base import Expert, Failed, Steps, together
 from tandem_sim.h1.experts.grasps import Grasp
 from tandem_sim.h1.experts.seats import Putting, best
 from tandem_sim.h1.experts.sight import Spot
@@ -27,9 +28,11 @@ BESIDE, ASKEW = 0.002, 0.06  # m and rad of the goal within which it comes down
 SAFE = 0.075  # m over the table: brick and fingers are clear of bricks that lie there
 LET_GO = 0.016  # m that a grip opens more than the brick is wide
 PRESS_DEEP = 0.012  # m that a press may be commanded below where it meets
+PRESSING = 0.03  # m/s of a brick that meets another, and presses
+SLOW_FROM = 0.003  # m over the seat: at that speed from here on
 TRIES = 3
-RESTS = (0.29, 0.24, 0.14)  # m, where a left gripper rests: x, y, and over the table
-AWAY = 0.17  # m to its side: a gripper that is in nobody's way
+ROOM = 0.16  # m between two grippers of which one works
+ASIDE = (0.28, 0.27, 0.14)  # m, where a left gripper is in nobody's way: x, y, and over the table
 
 
 class Skills(Expert):
@@ -88,19 +91,18 @@ class Skills(Expert):
         away = here.place - aim.place
         return float(np.sqrt(away @ away)) <= close and abs(wrapped(here.yaw - aim.yaw)) <= 0.03
 
-    def rest(self, arm: int, seconds: float = 4.0) -> Steps:
-        """Out of the other arm's way, to the side; from where that is already it does not move."""
+    def give_way(self, arm: int, *spots: Spot, seconds: float = 4.0) -> Steps:
+        """Moves to the side if it is in the way of an arm that is going to work at one of the spots."""
         here = self.arms.target(arm)
-        side = 1.0 if arm == LEFT else -1.0
-        high = self.task.table + RESTS[2]
-        if side * here.y >= AWAY and here.z >= high - 0.03:
+        if all(math.hypot(here.x - spot.x, here.y - spot.y) > ROOM for spot in spots):
             return
-        goal = Goal(RESTS[0], side * RESTS[1], high, here.yaw)
+        side, high = 1.0 if arm == LEFT else -1.0, self.task.table + ASIDE[2]
+        goal = Goal(ASIDE[0], side * ASIDE[1], high, here.yaw)
         for _ in range(self.steps(seconds)):
             if self._arrived(arm, goal, 0.01):
                 return
-            across = min(max((self.arms.target(arm).z - here.z) / 0.03, 0.0), 1.0) if here.z < high - 0.03 else 1.0
-            self.arms.toward(arm, goal, BRISK, across)
+            risen = 1 - (high - self.arms.target(arm).z) / HOVER
+            self.arms.toward(arm, goal, BRISK, min(max(risen, 0.0), 1.0))
             yield
 
     # holding
@@ -180,14 +182,14 @@ class Skills(Expert):
                 return True
             if not self.holds(arm, slot):
                 raise Failed(f"lost the {self.sight.name(slot)}")
-            tcp, target = self.arms.tcp(arm), self.arms.target(arm)
-            if tcp.z - target.z > PRESS_DEEP:
+            if self.arms.tcp(arm).z - self.arms.target(arm).z > PRESS_DEEP:
                 return False
             high = self.sight.spot(slot).z - self.sight.seat_spot(slot, lower, putting.seat).z
             if high > 0.003:
                 aim = self.held_at(arm, slot, self.sight.seat_spot(slot, lower, putting.seat))
+            speed = PRESSING + math.sqrt(CALM.acceleration * max(high - SLOW_FROM, 0.0))
             deep = Goal(aim.x, aim.y, aim.z - 2 * PRESS_DEEP, aim.yaw)
-            self.arms.toward(arm, deep, CALM if high > 0.004 else SLOW)
+            self.arms.toward(arm, deep, replace(CALM, speed=speed))
             yield
         return False
 
@@ -198,7 +200,7 @@ class Skills(Expert):
         wide = self.arms.width(arm) + LET_GO
         self.arms.grip(arm, wide)
         for _ in range(self.steps(seconds)):
-            self.arms.toward(arm, rest, CALM)
+            self.arms.toward(arm, rest, BRISK)
             if self.arms.width(arm) > wide - 0.006:
                 return
             yield
@@ -230,6 +232,10 @@ class Skills(Expert):
         held = self.holder(upper)
         arm = arm if held is None else held
         putting = best(self.sight, arm, upper, lower, seats, self.arms.target(arm).yaw)
-        if held is None:
+        spots = [self.sight.spot(upper), self.sight.spot(lower)]
+        yield from together(self._assemble(arm, upper, lower, putting, height), self.give_way(1 - arm, *spots))
+
+    def _assemble(self, arm: int, upper: int, lower: int, putting: Putting, height: float) -> Steps:
+        if self.holder(upper) is None:
             yield from self.grasp(arm, upper, putting.grasp, height)
         yield from self.put(arm, upper, lower, putting, height)
