@@ -8,6 +8,7 @@ differential inverse kinematics makes joint targets of it. A missing action hold
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import mujoco
 import numpy as np
@@ -44,8 +45,7 @@ class ControlSettings:
         substeps(self.rate_hz)
 
 
-@dataclass(frozen=True)
-class Executed:
+class Executed(NamedTuple):
     """What a control step does."""
 
     action: np.ndarray  # (A,) float32 that was really executed; executed again it does the same

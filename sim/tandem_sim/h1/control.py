@@ -54,13 +54,14 @@ class Servo:
         self.slew = model.actuator_dynprm[first : first + len(servos), 1]  # a view: what is written there steers
         begin = int(model.actuator_ctrladr[first])
         self.ctrl = slice(begin, begin + 2 * len(servos))
-        self._positions, self._speeds = (slice(begin + part, begin + 2 * len(servos), 2) for part in (0, 1))
         self._setpoints = model.actuator_actadr[servos].copy()
         acts = [range(model.actuator_actadr[s], model.actuator_actadr[s] + model.actuator_actnum[s]) for s in servos]
         self._integrals = np.array([index for row in acts for index in row[1:]])
         self._low, self._high = model.actuator_ctrlrange[self.ctrl][::2].T.copy()
         self._step = h1.limits.speed * self._period
         self._back = -self._step
+        self._now, self._move, self._flat = np.empty(len(servos)), np.empty(len(servos)), np.empty(2 * len(servos))
+        self._pairs = self._flat.reshape(-1, 2)
         self._joints, self._dofs, self._rows = _places(model)
 
     def reset(self, data: mujoco.MjData, posture: np.ndarray) -> None:
@@ -74,13 +75,15 @@ class Servo:
 
     def command(self, data: mujoco.MjData, targets: np.ndarray) -> None:
         """Commands ``targets`` (17,) rad or m for a control step, in ``data.ctrl`` and the model's slew."""
-        now = data.act[self._setpoints]
-        move = self._moves(now, targets)
-        speed = move / self._period
-        ctrl = data.ctrl
-        ctrl[self._positions] = now + move
-        ctrl[self._speeds] = speed
-        np.maximum(np.abs(speed, out=speed), _STILL, out=self.slew)
+        now, move = self._now, self._move  # as in inputs(), without making arrays
+        data.act.take(self._setpoints, out=now, mode="clip")
+        np.minimum(np.maximum(targets, self._low, out=move), self._high, out=move)
+        np.subtract(move, now, out=move)
+        np.minimum(np.maximum(move, self._back, out=move), self._step, out=move)
+        np.add(now, move, out=self._pairs[:, 0])
+        np.divide(move, self._period, out=self._pairs[:, 1])
+        data.ctrl[self.ctrl] = self._flat
+        np.maximum(np.abs(self._pairs[:, 1], out=move), _STILL, out=self.slew)
 
     def setpoints(self, act: np.ndarray) -> np.ndarray:
         """Where the setpoints are now, (..., 17) rad or m, from activations (..., na)."""

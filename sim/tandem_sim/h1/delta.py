@@ -46,11 +46,12 @@ class DeltaActions(Actions):
     def reset(self, targets: np.ndarray) -> None:
         self.clamped = 0
         self._targets = np.array(targets, np.float64)
-        self._poses = self.ik.poses(self._targets[self._hinges])
+        self._joints = self._targets[self._hinges]
+        self._poses = self.ik.poses(self._joints)
         if self.settings.rotation == "yaw":
             for pose in self._poses:
                 pose[3:] = _pointing_down(pose[3:])
-        self.ik.solve(self._targets[self._hinges], self._poses[0], self._poses[1])  # forgets the episode before
+        self.ik.solve(self._joints, self._poses[0], self._poses[1])  # forgets the episode before
 
     def _hold(self) -> np.ndarray:
         action = np.zeros(len(self.scalars), np.float32)
@@ -60,12 +61,12 @@ class DeltaActions(Actions):
     def _execute(self, action: np.ndarray) -> Executed:
         executed = action.copy()
         parts = executed.reshape(2, self._size)  # a view: what is cut there is told
-        joints = self._targets[self._hinges]
+        joints = self._joints
         self._move(self.ik.positions(joints), parts[:, :3])
         for arm, spin in enumerate(parts[:, 3:-1].tolist()):
             self._turn(arm, spin if len(spin) == 3 else [0.0, 0.0, *spin], parts[arm, 3:-1])
         self._targets[self._grips] = parts[:, -1]
-        self._targets[self._hinges] = self.ik.solve(joints, self._poses[0], self._poses[1])
+        self._joints = self._targets[self._hinges] = self.ik.solve(joints, self._poses[0], self._poses[1])
         return Executed(executed, self._targets.copy())
 
     def _move(self, there: np.ndarray, deltas: np.ndarray) -> None:

@@ -25,7 +25,7 @@ class TcpTask(mink.Task):
     """Both TCPs at their targets: 12 rows, of each arm 3 of position (m) and 3 of rotation (rad), along world axes.
 
     ``targets`` (2, 7), position and quaternion (w, x, y, z), are written in place. Everything that a step needs lies
-    ready in arrays of the task, for one configuration.
+    ready in arrays of the task, for one configuration: also ``places`` (2, 3), where the TCPs are.
     """
 
     def __init__(self, configuration: mink.Configuration) -> None:
@@ -36,20 +36,19 @@ class TcpTask(mink.Task):
         self._rows = np.zeros((12, model.nv))
         self._column, self._way = cost[:, None], -cost
         self._quat, self._turn = np.zeros(4), np.zeros(3)
+        sites = [model.site(f"{name}_tcp").id for name in h1.ARMS]
+        assert sites[1] == sites[0] + 1
+        self.places, self._away = data.site_xpos[sites[0] : sites[1] + 1], self.error.reshape(2, 6)[:, :3]
         self._arms = []
-        for arm, name in enumerate(h1.ARMS):
-            site = model.site(f"{name}_tcp").id
+        for arm, site in enumerate(sites):
             place, turn = slice(6 * arm, 6 * arm + 3), slice(6 * arm + 3, 6 * arm + 6)
-            seen = (data.site_xpos[site], data.site_xmat[site])
-            wanted = (self.targets[arm, :3], self.targets[arm, 3:])
-            self._arms.append(
-                (site, *seen, *wanted, self.error[place], self.error[turn], self._rows[place], self._rows[turn])
-            )
+            pose = (data.site_xmat[site], self.targets[arm, 3:], self.error[turn])
+            self._arms.append((site, *pose, self._rows[place], self._rows[turn]))
 
     def compute_error(self, configuration: mink.Configuration) -> np.ndarray:
         """From the targets to where the TCPs are, (12,)."""
-        for _, xpos, xmat, place, quat, away, turned, _, _ in self._arms:
-            np.subtract(xpos, place, out=away)
+        np.subtract(self.places, self.targets[:, :3], out=self._away)
+        for _, xmat, quat, turned, _, _ in self._arms:
             mujoco.mju_mat2Quat(self._quat, xmat)
             mujoco.mju_subQuat(self._turn, self._quat, quat)  # in the target's frame, from it to the TCP
             mujoco.mju_rotVecQuat(turned, self._turn, quat)
@@ -82,9 +81,6 @@ class ArmIK:
         assert [self._model.joint(index).name for index in range(self._model.njnt)] == list(h1.JOINTS)
         self._configuration = mink.Configuration(self._model)
         self._task = TcpTask(self._configuration)
-        sites = [self._model.site(f"{arm}_tcp").id for arm in h1.ARMS]
-        self._rows = slice(sites[0], sites[1] + 1)
-        assert sites[1] == sites[0] + 1
         self._step = h1.limits.speed[list(h1.HINGE_ACTIONS)] / rate_hz
         self._step[0] = 0.0
         self._back = -self._step
@@ -99,14 +95,14 @@ class ArmIK:
     def positions(self, joints: np.ndarray) -> np.ndarray:
         """Where the TCPs are for ``joints`` (15,) rad: (2, 3) m in the world; a view, good until the next call."""
         self._stand(joints)
-        return self._configuration.data.site_xpos[self._rows]
+        return self._task.places
 
     def poses(self, joints: np.ndarray) -> np.ndarray:
         """The same with quaternions (w, x, y, z): (2, 7)."""
         poses = np.empty((2, 7))
         poses[:, :3] = self.positions(joints)
-        for pose, rotation in zip(poses, self._configuration.data.site_xmat[self._rows], strict=True):
-            mujoco.mju_mat2Quat(pose[3:], rotation)
+        for pose, arm in zip(poses, h1.ARMS, strict=True):
+            mujoco.mju_mat2Quat(pose[3:], self._configuration.data.site(f"{arm}_tcp").xmat)
         return poses
 
     def solve(self, joints: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -118,8 +114,9 @@ class ArmIK:
             (15,) rad, at most a step of the speed limits away.
         """
         self._stand(joints)
-        self._task.targets[0], self._task.targets[1] = left, right
-        rows, way, _ = self._task.compute_qp_residual(self._configuration)
+        task = self._task
+        task.targets[0], task.targets[1] = left, right
+        rows, way, _ = task.compute_qp_residual(self._configuration)
         hessian = rows.T @ rows
         hessian += self._regular
         gradient = (joints - self._posture) * self._pull
