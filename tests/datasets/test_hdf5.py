@@ -200,3 +200,23 @@ def test_other_files_are_refused(tmp_path, demos):
     with pytest.raises(TandemError, match=r"unknown name 'object2'.*did you mean 'object'"):
         open_source(str(demos), "hdf5", {"state": ["object2"]})
     assert not claims(str(tmp_path / "none"))
+
+
+def test_pictures_are_resized_on_request(demos):
+    """Networks want multiples of their patch, and robomimic's pictures are 84x84."""
+    plain, small = (open_source(str(demos), "hdf5", {} if size is None else {"size": size}) for size in (None, [3, 4]))
+    assert [camera.shape for camera in small.embodiment.cameras] == [(3, 4, 3), (3, 4, 1)]
+    (_, whole), (_, frames) = plain.episode(2), small.episode(2)
+    for before, after in zip(whole, frames, strict=True):
+        pixels = before.observation.images["agentview"].reshape(3, 2, 4, 2, 3)
+        mean = pixels.mean((1, 3))
+        assert np.abs(after.observation.images["agentview"] - mean).max() <= 0.5
+        assert (after.observation.images["robot0_eye_in_hand_depth"] == 2).all()
+    with pytest.raises(TandemError, match=r"size is .3. .allowed: .height, width."):
+        open_source(str(demos), "hdf5", {"size": [3]})
+
+
+def test_a_file_that_is_only_named_so(tmp_path):
+    (tmp_path / "empty.hdf5").touch()
+    with pytest.raises(TandemError, match=r"hdf5 .*empty.hdf5: cannot be opened"):
+        open_source(str(tmp_path / "empty.hdf5"))

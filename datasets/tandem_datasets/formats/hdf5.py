@@ -8,6 +8,7 @@ tonyzhaozh/aloha): a file per episode with ``observations/images/<camera>``, ``o
 from pathlib import Path
 
 from tandem_datasets.formats import Source
+from tandem_datasets.formats.clips import wanted_size
 from tandem_datasets.formats.hdf5_layout import SUFFIXES
 from tandem_datasets.formats.hdf5_source import Hdf5Source
 
@@ -23,6 +24,7 @@ def open_source(
     rate_hz: float | None = None,
     instruction: str = "",
     actor: str = "person",
+    size: list[int] | None = None,
 ) -> Source:
     """Episodes of a file in robomimic's layout, or of a file or folder in ALOHA's.
 
@@ -38,19 +40,25 @@ def open_source(
         rate_hz: None: the ``control_freq`` in ``env_args``, else 20 Hz; in ALOHA's layout 50 Hz.
         instruction: of all episodes.
         actor: who acted: ``policy``, ``person``, ``expert``.
+        size: ``[height, width]`` to which pictures are resized, each pixel the mean of its area (depth: the nearest);
+            None: they stay as they are.
 
     Raises:
         TandemError: another layout, shapes that differ between episodes, links, types that are no plain numbers.
     """
-    return Hdf5Source(Path(path), cameras, state, map or {}, rate_hz, instruction, actor)
+    return Hdf5Source(
+        Path(path), cameras, state, map or {}, rate_hz, instruction, actor, wanted_size(size, f"hdf5 {path}")
+    )
 
 
 def claims(path: str) -> bool:
-    """Whether there is an HDF5 file, or a folder of some."""
+    """Whether there is an HDF5 file, be it by its name alone, or a folder of some."""
     place = Path(path)
     if place.is_dir():
         return any(file.suffix in SUFFIXES for file in place.iterdir())
     if not place.is_file():
         return False
+    if place.suffix in SUFFIXES:
+        return True
     with place.open("rb") as file:
         return file.read(len(_MAGIC)) == _MAGIC

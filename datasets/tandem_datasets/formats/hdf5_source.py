@@ -29,7 +29,7 @@ from tandem_datasets.formats.hdf5_layout import (
     names_of,
     source_of,
 )
-from tandem_datasets.formats.pictures import compressed_picture
+from tandem_datasets.formats.pictures import compressed_picture, fitted
 from tandem_datasets.frames import EpisodeInfo, Frame, Source
 
 _ALOHA_HZ, _ROBOMIMIC_HZ = 50.0, 20.0
@@ -47,8 +47,9 @@ class Hdf5Source:
         rate_hz: float | None,
         instruction: str,
         actor: str,
+        size: tuple[int, int] | None,
     ) -> None:
-        self._where = f"hdf5 {path}"
+        self._where, self._size = f"hdf5 {path}", size
         actors = {source.name.lower(): source for source in Source}
         if actor not in actors:
             raise unknown(f"{self._where}: actor", actor[:40], actors)
@@ -156,10 +157,11 @@ class Hdf5Source:
         array = self._array(self._episodes[0], self._layout.pictures[key])
         name = plain_name(key.removesuffix("_image")) or "camera"
         if len(array.shape) == 2:  # ALOHA's compressed pictures
-            height, width = compressed_picture(array.row(0), f"{self._where}: {key}").shape[:2]
-            return Camera(name, height, width)
-        _, height, width, _ = array.shape
-        return Camera(name, height, width, Encoding.RGB8 if array.dtype == np.uint8 else Encoding.DEPTH)
+            own, encoding = compressed_picture(array.row(0), f"{self._where}: {key}").shape[:2], Encoding.RGB8
+        else:
+            own, encoding = array.shape[1:3], Encoding.RGB8 if array.dtype == np.uint8 else Encoding.DEPTH
+        height, width = self._size or own
+        return Camera(name, height, width, encoding)
 
     # -- reading
 
@@ -223,6 +225,8 @@ class Hdf5Source:
             pixels = compressed_picture(pixels, where)
         if pixels.shape[2:] == (1,) and camera.encoding is Encoding.RGB8:
             pixels = np.repeat(pixels, 3, axis=2)
+        if self._size:
+            pixels = fitted(pixels, camera.height, camera.width)
         if pixels.shape != camera.shape or pixels.dtype != camera.dtype:
             raise TandemError(f"{where} is {pixels.dtype} {pixels.shape} (allowed: {camera.dtype} {camera.shape})")
         return pixels
