@@ -1,4 +1,4 @@
-"""The robot as URDF, for RViz, Foxglove and whatever else reads that.
+"""The robot as URDF, for RViz, Foxglove and whatever else reads that: ``python -m tandem_sim.h1.urdf FOLDER [ROBOT]``.
 
 Links are the model's bodies, with frames for the TCPs (``left_tcp``) and the cameras (``head_camera``, optical: z
 forward, x right, y down). Joints, limits, masses and shapes are the model's. What URDF lacks is put together: a capsule
@@ -6,6 +6,7 @@ as a cylinder and two spheres; an ellipsoid becomes a sphere of the same volume.
 """
 
 import struct
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -191,3 +192,20 @@ def _stl(model: mujoco.MjModel, mesh: int) -> bytes:
     np.divide(rows["normal"], lengths, out=rows["normal"], where=lengths > 0)
     rows["corners"] = corners
     return b"\0" * 80 + struct.pack("<I", many) + rows.tobytes()
+
+
+def main(arguments: list[str]) -> int:
+    """Writes the URDF into the folder ``arguments[0]``, of the robot ``arguments[1]`` if there is one; exit status."""
+    if len(arguments) not in (1, 2) or arguments[0].startswith("-"):
+        print(f"usage: python -m {__spec__.name if __spec__ else __name__} FOLDER [ROBOT]", file=sys.stderr)
+        return 2
+    try:
+        print(write_urdf(Path(arguments[0]), *arguments[1:]))
+    except TandemError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -9,7 +9,7 @@ import pytest
 
 from tandem_datasets.errors import TandemError
 from tandem_sim.h1 import robot as h1
-from tandem_sim.h1.urdf import to_urdf, write_urdf
+from tandem_sim.h1.urdf import main, to_urdf, write_urdf
 
 VARIANT = Path(__file__).parent / "robots" / "h1_variant.xml"
 
@@ -126,3 +126,13 @@ def test_meshes_are_written_beside_it(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(TandemError, match="cannot be written"):
         write_urdf(tmp_path / "file")
+
+
+def test_the_module_writes_it_from_the_command_line(tmp_path, capsys):
+    assert main([str(tmp_path / "out"), str(VARIANT)]) == 0
+    path = Path(capsys.readouterr().out.strip())
+    assert ET.parse(path).getroot().tag == "robot"
+    assert main([str(tmp_path / "out"), str(tmp_path / "gone.xml")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    assert main([]) == 2
+    assert "usage" in capsys.readouterr().err
