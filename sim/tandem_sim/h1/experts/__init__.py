@@ -19,6 +19,9 @@ _CLASSES = {
     "place": "PlaceExpert",
     "stack": "StackExpert",
     "build": "BuildExpert",
+    "handover": "HandoverExpert",
+    "join": "JoinExpert",
+    "disassemble": "DisassembleExpert",
 }
 
 

@@ -7,8 +7,8 @@ from tandem_sim.bricks import grid
 from tandem_sim.bricks.grid import Seat
 from tandem_sim.bricks.parameters import BrickSize
 from tandem_sim.h1.experts.arms import Goal
-from tandem_sim.h1.tasks.base import PLATE, size_name
-from tandem_sim.h1.tasks.geometry import gap, local, yaw
+from tandem_sim.h1.tasks.base import LEVEL, PLATE, size_name
+from tandem_sim.h1.tasks.geometry import gap, local, tilt, yaw
 from tandem_sim.h1.world import World
 
 
@@ -41,6 +41,10 @@ class Sight:
         """Where a brick is."""
         pose = self.pose(slot)
         return Spot(pose[0], pose[1], pose[2], yaw(pose))
+
+    def upright(self, slot: int) -> bool:
+        """Whether a brick lies on its underside."""
+        return tilt(self.pose(slot)) <= LEVEL
 
     def size(self, slot: int) -> BrickSize:
         """Of a brick or the plate."""

@@ -48,6 +48,11 @@ class Handover(Task):
         super().begin(layout, seen)
         self._taken = self._passed = False
 
+    @property
+    def passed(self) -> bool:
+        """Whether both grippers have held the brick in the air."""
+        return self._passed
+
     def judge(self, seen: Seen) -> float:
         slot = self.layout.roles[0]
         in_right = False

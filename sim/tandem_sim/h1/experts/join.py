@@ -1,0 +1,80 @@
+"""Join: a brick in each hand, held by its outer end; the one is pressed onto the other in the air, half way off it."""
+
+from tandem_sim.bricks.grid import Seat
+from tandem_sim.h1.experts.arms import CALM, LEFT, RIGHT
+from tandem_sim.h1.experts.base import Failed, Steps, together
+from tandem_sim.h1.experts.bimanual import MEET_UP, MEET_X, SIDES, Bimanual
+from tandem_sim.h1.experts.grasps import Grasp
+from tandem_sim.h1.experts.seats import Putting
+from tandem_sim.h1.experts.sight import Spot
+from tandem_sim.h1.experts.skills import HOVER, TRIES
+
+OVERLAP = 2  # studs along the bricks: the hands stay apart, and a press needs little force
+
+
+class JoinExpert(Bimanual):
+    """Both hands take their bricks at the same time, bring them together, press, and hold the pair up."""
+
+    def plan(self) -> Steps:
+        upper, lower = self.task.layout.roles[:2]
+        if not self.sight.attached(upper, lower):
+            above, below = self.arms_of(upper, lower)
+            yield from together(self.fetch(below, lower), self.fetch(above, upper))
+            yield from self.meet(above, upper, below, lower)
+        self.say(f"hold the {self.sight.name(upper)} and the {self.sight.name(lower)} up")
+
+    def arms_of(self, upper: int, lower: int) -> tuple[int, int]:
+        """Which arm takes which: who holds one goes on, else each takes what lies on its side."""
+        by_upper, by_lower = self.holder(upper), self.holder(lower)
+        if by_upper is not None:
+            return by_upper, 1 - by_upper
+        if by_lower is not None:
+            return 1 - by_lower, by_lower
+        left = self.sight.spot(upper).y > self.sight.spot(lower).y
+        return (LEFT, RIGHT) if left else (RIGHT, LEFT)
+
+    def fetch(self, arm: int, slot: int) -> Steps:
+        """Takes a brick by an end, unless the arm has it."""
+        if not self.holds(arm, slot):
+            yield from self.grasp(arm, slot, self.best_end(arm, slot).grasp)
+            yield from self.lift(arm, slot)
+
+    def meet(self, above: int, upper: int, below: int, lower: int) -> Steps:
+        """Brings both bricks together and presses until they hold."""
+        name, under = self.sight.name(upper), self.sight.name(lower)
+        seat = self.seat(above, upper, below, lower)
+        aside = SIDES[below] * (self.task.sizes[lower].ny - OVERLAP) * self.world.settings.pitch / 2
+        yaws = [self.meeting_yaw(arm, self.held_end(arm, slot)) for arm, slot in ((above, upper), (below, lower))]
+        rest = Spot(MEET_X, aside, self.task.table + MEET_UP, yaws[1])
+        ready = Spot(MEET_X, -aside, rest.z + self.task.height + HOVER, yaws[0])
+
+        def over() -> Spot:
+            there = self.sight.seat_spot(upper, lower, seat)
+            return Spot(there.x, there.y, there.z + HOVER / 2, there.yaw)
+
+        self.say(f"bring the {name} over the {under}")
+        yield from together(
+            self.carry(below, lower, lambda: rest, close=0.002), self.carry(above, upper, lambda: ready, close=0.004)
+        )
+        for _ in range(TRIES):
+            self.say(f"align the {name} with the {under}")
+            yield from self.straight(above, lambda: self.held_at(above, upper, over()))
+            self.say(f"press the {name} onto the {under}")
+            if (yield from self.press(above, upper, lower, Putting(Grasp(0.0, 0.0, 0.0), seat, 0.0))):
+                yield from self.ease(above)
+                return
+        raise Failed(f"the {name} does not go onto the {under}")
+
+    def seat(self, above: int, upper: int, below: int, lower: int) -> Seat:
+        """Where the upper brick goes: half way off the lower one, away from the hand that holds that."""
+        size, under = self.sight.size(upper), self.sight.size(lower)
+        end = self.held_end(below, lower)
+        turns = 0 if end * self.held_end(above, upper) < 0 else 2
+        return Seat(0, OVERLAP - size.ny if end > 0 else under.ny - OVERLAP, turns)
+
+    def ease(self, arm: int, seconds: float = 0.2) -> Steps:
+        """Stops to press."""
+        rest = self.arms.tcp(arm)
+        for _ in range(self.steps(seconds)):
+            self.arms.toward(arm, rest, CALM)
+            yield

@@ -1,0 +1,73 @@
+"""Experts that need both hands: they solve their tasks in either action mode, and go on after what goes wrong."""
+
+import numpy as np
+import pytest
+
+from tandem_sim.h1.env import H1Env
+
+TASKS = ("handover", "join", "disassemble")
+SPOKEN = {
+    "handover": ("grasp", "offer", "take", "let go", "hold"),
+    "join": ("grasp", "bring", "align", "press", "hold"),
+    "disassemble": ("grasp", "hold", "take", "pull", "put", "let go", "move away"),
+}
+LONGEST = {"handover": 260, "join": 260, "disassemble": 330}  # control steps, well within the horizon
+
+
+def run(env, seed, disturb=None):
+    """One episode: its last info, its actions, and what the expert said in order."""
+    env.reset(seed=seed)
+    actions, said = [], []
+    while True:
+        action = env.expert_action()
+        if not said or said[-1] != env.subgoal:
+            said.append(env.subgoal)
+        if disturb is not None:
+            action = disturb(env, len(actions), action)
+        actions.append(action)
+        *_, terminated, truncated, info = env.step(action)
+        if terminated or truncated:
+            return info, np.array(actions), said
+
+
+@pytest.mark.parametrize("mode", ["ee_delta", "joint"])
+@pytest.mark.parametrize("task", TASKS)
+def test_solves_unseen_seeds_with_both_hands(task, mode):
+    env = H1Env(task, cameras=(), action_mode=mode, wordings="varied", strict=True)
+    for seed in (510_001, 510_002):
+        info, actions, said = run(env, seed)
+        assert info["is_success"], (seed, info["grade"], env.layout)
+        assert len(actions) <= LONGEST[task]
+        missing = [word for word in SPOKEN[task] if not any(line.startswith(word) for line in said)]
+        assert not missing, said
+        names = [scalar.name for scalar in env.embodiment.action]
+        for grip in ("left_grip", "right_grip"):
+            assert np.ptp(actions[:, names.index(grip)]) > 0.02, "both grippers close and open"
+
+
+class OpenHands:
+    """Opens both grippers for a while, ``after`` steps into what the expert calls ``during``."""
+
+    def __init__(self, during, after=4, steps=15):
+        self.during, self.after, self.left = during, after, steps
+
+    def __call__(self, env, step, action):
+        if env.subgoal.startswith(self.during):
+            self.after -= 1
+        if self.after < 0 < self.left:
+            self.left -= 1
+            action = action.copy()
+            names = [scalar.name for scalar in env.embodiment.action]
+            action[[names.index("left_grip"), names.index("right_grip")]] = 0.06
+        return action
+
+
+@pytest.mark.parametrize(
+    ("task", "during"), [("handover", "offer"), ("handover", "take"), ("join", "bring"), ("disassemble", "hold")]
+)
+def test_goes_on_after_bricks_were_dropped(task, during):
+    env = H1Env(task, cameras=())
+    info, _, said = run(env, 510_003, OpenHands(during))
+    assert info["is_success"], (info["outcome"], said)
+    again = said[[line.split()[0] for line in said].index(during) + 1 :]
+    assert any(line.startswith("grasp") for line in again), "what was dropped is taken up again"
