@@ -137,6 +137,19 @@ def test_one_episode_is_both_sides(tmp_path, record):
     assert split.train.tolist() == split.validation.tolist() == [2, 3]
 
 
+def test_statistics_are_those_of_what_is_drawn_by_weight(tmp_path, record):
+    """Bug: a large store's mean and spread normalised what was mostly drawn from a small one."""
+    frames, _ = load_frames([record(tmp_path / "a", ["e" * 40, "e" * 60]), record(tmp_path / "b", ["p" * 20])])
+    large, small = (np.flatnonzero(frames.store == k) for k in (0, 1))
+    drawn = np.concatenate([large, *[small] * 15])  # three times as much of the small one
+    expected, found = statistics(frames, drawn), statistics(frames, frames.usable, [2.0, 6.0])
+    for key in ("state", "action"):
+        for part in ("mean", "std", "min", "max"):
+            np.testing.assert_allclose(found[key][part], expected[key][part], rtol=1e-6)
+            assert found[key][part].dtype == np.float32
+    assert not np.allclose(found["state"]["mean"], statistics(frames, frames.usable)["state"]["mean"])
+
+
 def test_statistics_see_the_given_frames_only(tmp_path, record):
     frames, _ = load_frames([record(tmp_path / "a", ["eee", "ee"])])
     found = statistics(frames, np.array([0, 1, 2]))

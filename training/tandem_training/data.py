@@ -4,7 +4,7 @@ Numbers are held in memory, and so are the images as they are stored (uint8) if 
 60 MB. Images that do not fit are read and decoded when a batch asks for them; the batches are the same.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,18 +158,34 @@ def thinned(indices: np.ndarray, most: int) -> np.ndarray:
     return indices[np.linspace(0, len(indices) - 1, most).round().astype(np.int64)]
 
 
-def statistics(frames: Frames, indices: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
-    """Mean, std, min and max of state and target over some frames, float32, in units."""
+def statistics(
+    frames: Frames, indices: np.ndarray, weights: Sequence[float] | None = None
+) -> dict[str, dict[str, np.ndarray]]:
+    """Mean, std, min and max of state and target over some frames, float32, in units.
+
+    With ``weights``, one for each store, mean and std are those of batches that are drawn by these weights.
+    """
     columns = {"state": frames.state[indices], "action": frames.target[indices]}
-    return {
-        key: {
-            "mean": values.mean(0, dtype=np.float64).astype(np.float32),
-            "std": values.std(0, dtype=np.float64).astype(np.float32),
-            "min": values.min(0),
-            "max": values.max(0),
-        }
-        for key, values in columns.items()
-    }
+    spread = _spread if weights is None else _weighted(frames.store[indices], weights)
+    return {key: {**spread(values), "min": values.min(0), "max": values.max(0)} for key, values in columns.items()}
+
+
+def _spread(values: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean and std (D,) of values (N, D)."""
+    mean, std = values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)
+    return {"mean": mean.astype(np.float32), "std": std.astype(np.float32)}
+
+
+def _weighted(store: np.ndarray, weights: Sequence[float]) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """:func:`_spread` where store k, told for each value by ``store`` (N,), has ``weights[k]`` of the whole."""
+    each = (np.array(weights) / np.bincount(store, minlength=len(weights)).clip(1))[store]
+
+    def spread(values: np.ndarray) -> dict[str, np.ndarray]:
+        mean = np.average(values.astype(np.float64), axis=0, weights=each)
+        std = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=each))
+        return {"mean": mean.astype(np.float32), "std": std.astype(np.float32)}
+
+    return spread
 
 
 class Order:

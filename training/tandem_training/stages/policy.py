@@ -155,7 +155,7 @@ def build(config: Any, trainer: TrainerSettings) -> PolicyStage:
         split = split_episodes(frames, fraction, config.seed)
     resumed = goes_on(config)  # then what was looked at is in the checkpoint
     if not resumed:
-        start_statistics(config, network, statistics(frames, split.train))
+        start_statistics(config, network, statistics(frames, split.train, weights))
     facts = {"data": [*stores.learn, *stores.validate], "data_weights": weights, **_facts(frames, split)}
     fingerprint = {"data": _fingerprint(digest, stores)}
     if weights:
