@@ -73,11 +73,16 @@ def size_of(name: str) -> BrickSize:
     return KINDS[name]
 
 
-def rgba_of(name: str) -> tuple[float, float, float, float]:
-    """The colour by name; raises TandemError for an unknown one."""
-    if name not in COLOURS:
-        raise unknown("brick colour", str(name), COLOURS)
-    return COLOURS[name]
+def rgba_of(colour: str | Sequence[float], where: str = "brick") -> tuple[float, ...]:
+    """The colour by name, or four numbers from 0 to 1 as they are; raises TandemError for anything else."""
+    if isinstance(colour, str):
+        if colour not in COLOURS:
+            raise unknown("brick colour", colour, COLOURS)
+        return COLOURS[colour]
+    rgba = tuple(colour)
+    if len(rgba) != 4 or not all(0 <= part <= 1 for part in rgba):
+        raise TandemError(f"{where}: colour {rgba} (allowed: a name, or four numbers from 0 to 1)")
+    return rgba
 
 
 def mass(size: BrickSize, pitch: float = PITCH) -> float:
@@ -114,7 +119,7 @@ def add_brick(
     """
     where = f"brick '{name}'"
     shape = size_of(size) if isinstance(size, str) else size
-    rgba = rgba_of(colour) if isinstance(colour, str) else tuple(colour)
+    rgba = rgba_of(colour, where)
     if not name or "/" in name or spec.body(name) is not None:
         raise TandemError(f"{where}: the name is taken or no name (allowed: a new one without '/')")
     if not (isinstance(pitch, int | float) and 0.004 <= pitch <= 0.064):
@@ -189,7 +194,7 @@ def bricks_of(model: mujoco.MjModel) -> tuple[Brick, ...]:
 
 def paint(model: mujoco.MjModel, name: str, colour: str | Sequence[float]) -> None:
     """Gives a brick of a compiled model another colour; errors as :func:`add_brick`."""
-    rgba = rgba_of(colour) if isinstance(colour, str) else tuple(colour)
+    rgba = rgba_of(colour, f"brick '{name}'")
     for part in ("box", "studs"):
         model.geom(f"{name}/{part}").rgba[:] = rgba
 
