@@ -161,7 +161,7 @@ class Stand:
         """Opens the vice, moves it up and away, and waits."""
         steps = round(seconds / self.model.opt.timestep)
         for step in range(steps):
-            drive(self.model, self.data, "carriage", -3.0, z=0.0 if step < steps // 4 else 8.0)
+            drive(self.model, self.data, "carriage", -6.0, z=0.0 if step < steps // 4 else 8.0)
             self.jumps.step(self.snapping, self.data, 1)
 
     def load(self, axis: str, most: float, seconds: float = 0.8) -> float:

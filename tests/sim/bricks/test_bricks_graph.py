@@ -60,9 +60,7 @@ def test_offsets_through_any_chain_are_where_the_poses_are(heap):
 
 
 SIZES = {"low": KINDS["2x4"], "mid": KINDS["2x4"], "top": KINDS["2x2"], "far": KINDS["1x2"]}
-STACK = Connections(
-    SIZES, (Connection("low", "mid", Seat(0, 1, 2), 6), Connection("mid", "top", Seat(1, 3, 1), 1)), ()
-)
+STACK = Connections(SIZES, (Connection("low", "mid", Seat(0, 1, 2), 6), Connection("mid", "top", Seat(1, 3, 1), 1)), ())
 
 
 def test_queries():

@@ -250,7 +250,9 @@ def test_loads_are_the_solvers_own():
         fit = joint.fit(SnapParameters().pull)
         bending = max(2 * abs(moment[0]) / fit.sides[1], 2 * abs(moment[1]) / fit.sides[0])
         tension = -float(force @ data.xmat[joint.lower.body, 2::3])
-        assert Loads(snapping.model, [fit]).ratios(data) == [pytest.approx((tension + bending) / fit.strength, rel=1e-2)]
+        assert Loads(snapping.model, [fit]).ratios(data) == [
+            pytest.approx((tension + bending) / fit.strength, rel=1e-2)
+        ]
 
 
 def test_what_cannot_bear_itself_falls():
@@ -318,26 +320,26 @@ def test_nothing_but_contacts_motors_and_welds_acts():
 
 
 def _heap(seed: int) -> tuple[mujoco.MjData, Snapping]:
-    """Bricks that fall on each other, under a plunger that hits them now and then."""
+    """Bricks that fall on each other and on a plate, under a plunger."""
     rng = np.random.default_rng(seed)
     spec = scene()
     add_baseplate(spec, "plate")
     for at in range(4):
         turn = (1.0, 0, 0, 0) if at % 2 else (0.5**0.5, 0, 0, 0.5**0.5)
-        place = (*rng.integers(-2, 3, 2) * PITCH, 0.0135 + at * (HEIGHT + 0.004))
+        place = (*rng.integers(-2, 3, 2) * PITCH, 0.06 + at * 0.07)
         add_brick(spec, f"b{at}", "2x4", "red", pos=place, quat=turn)
-    add_plunger(spec, "plunger", (0, 0, 0.15), (0.08, 0.08))
+    add_plunger(spec, "plunger", (0, 0, 0.4), (0.08, 0.08))
     return begin(spec)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [2, 9, 10])
 def test_idle_scenes_may_be_stepped_by_others_bit_for_bit(seed):
     """Also the looks at idle scenes, left out, change nothing; and step sizes do not matter."""
     data, snapping = _heap(seed)
     other, skipping = _heap(seed)
     idled = 0
     for step in range(120):
-        data.ctrl[0] = other.ctrl[0] = -14.0 if step // 20 % 2 else 6.0
+        data.ctrl[0] = other.ctrl[0] = -14.0 if step > 40 else 6.0
         for part in (3, 7):
             snapping.step(data, part)
         if skipping.idle(other.qpos, other.qvel, 10):
@@ -350,6 +352,7 @@ def test_idle_scenes_may_be_stepped_by_others_bit_for_bit(seed):
         assert np.array_equal(data.qvel, other.qvel)
         assert snapping.connections.edges == skipping.connections.edges
     assert snapping.locked > 0
+    assert idled > 0
 
 
 def test_far_bricks_are_idle_and_near_ones_are_not():
