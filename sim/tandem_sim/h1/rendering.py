@@ -22,7 +22,7 @@ _OFF = (
     mujoco.mjtRndFlag.mjRND_SKYBOX,
     mujoco.mjtRndFlag.mjRND_HAZE,
 )
-_IDS = (mujoco.mjtRndFlag.mjRND_SEGMENT, mujoco.mjtRndFlag.mjRND_IDCOLOR)
+_IDS = (int(mujoco.mjtRndFlag.mjRND_SEGMENT), int(mujoco.mjtRndFlag.mjRND_IDCOLOR))
 _HELP = "install libegl1 and libgl1-mesa-dri, set MUJOCO_GL=egl, or choose cameras=[]"
 
 _local = threading.local()
