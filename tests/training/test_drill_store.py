@@ -13,9 +13,10 @@ from tandem_datasets import files
 from tandem_datasets.errors import TandemError
 from tandem_datasets.recorder import Recorder
 from tandem_training.commands.drill import main
-from tandem_training.drills import _recording
+from tandem_training.drills import _recording, _worker
 from tandem_training.drills._faults import AFTER, BEFORE, ERROR, IN, KILL, Fault
 from tandem_training.drills._operations import OPERATIONS
+from tandem_training.drills.store import _Findings
 
 
 def test_a_quick_drill_loses_nothing(tmp_path):
@@ -141,3 +142,20 @@ def test_episodes_reach_over_the_bounds_of_shards():
     lengths = [len(_recording.frames_of(k)) for k in range(9)]
     assert max(lengths) > 256
     assert len(set(np.cumsum(lengths) % 256)) >= 8
+
+
+def test_a_drill_whose_faults_strike_nothing_is_none():
+    for missed, met in ((2, True), (3, False)):
+        findings = _Findings()
+        for case in range(100):
+            findings.add({}, {"checked": 1, "problem": "", "missed": int(case < missed)})
+        row = findings.row("faults", "all")
+        assert (row.value, row.met) == (0, met)
+        assert f"{missed} faults struck nothing" in row.note
+
+
+def test_a_fault_that_strikes_nothing_is_noticed(tmp_path):
+    folder = str(tmp_path / "drill")
+    count = len(_worker.count("recorder_new", folder)["writes"])
+    struck = [_worker.fault("recorder_new", folder, at, "before", "error")["missed"] for at in (0, count + 99)]
+    assert struck == [0, 1]

@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from tandem_training.drills._faults import KILL, Fault
 from tandem_training.drills._operations import OPERATIONS
 
 _PATIENCE_S = 60.0
+_MISSED = 77  # exit status
 _KNOWN = 60  # episodes whose content the children need not work out
 
 
@@ -43,7 +44,7 @@ def count(operation: str, folder: str) -> dict[str, Any]:
     prepared, work = Path(folder, "prepared"), Path(folder, "counted")
     prepared.mkdir(parents=True)
     what = OPERATIONS[operation]()
-    _, problem = _child(lambda _: what.prepare(prepared))
+    problem = _child(lambda _: what.prepare(prepared)).problem
     shutil.copytree(prepared, work)
 
     def act(_: _recording.Tell) -> None:
@@ -53,7 +54,7 @@ def count(operation: str, folder: str) -> dict[str, Any]:
         files.inject(None)
         Path(folder, "writes.json").write_text(json.dumps(counter.writes))
 
-    problem = problem or _child(act)[1]
+    problem = problem or _child(act).problem
     shutil.rmtree(work)
     return {"problem": problem} if problem else {"writes": json.loads(Path(folder, "writes.json").read_text())}
 
@@ -64,15 +65,16 @@ def fault(operation: str, folder: str, at: int, phase: str, kind: str) -> dict[s
     work = Path(folder, f"work-{os.getpid()}")
     shutil.copytree(Path(folder, "prepared"), work)
 
-    def act(tell: _recording.Tell) -> None:
+    def act(tell: _recording.Tell) -> int:
         injected = Fault(at, phase, kind)
         files.inject(injected)
         what.act(work, tell)
+        return 0 if injected.struck else _MISSED
 
     try:
-        told, problem = _child(act, killed=kind == KILL)
-        least = max(told, 0 if kind == KILL else what.at_least)
-        return _findings(lambda: what.check(work, least), problem)
+        ended = _child(act)
+        least = max(ended.told, 0 if kind == KILL else what.at_least)
+        return _findings(lambda: what.check(work, least), ended.problem) | {"missed": int(ended.missed)}
     finally:
         shutil.rmtree(work)
 
@@ -85,14 +87,14 @@ def kill(operation: str, folder: str, delay_s: float, **how: Any) -> dict[str, A
     if operation == "recorder":
         Path(folder).mkdir(exist_ok=True)
         store, codec = Path(folder, "store"), how["codec"]
-        told, problem = _child(lambda tell: _recording.record(store, None, tell, **how), delay_s)
-        return _findings(lambda: _recording.check(store, told, codec=codec), problem)
+        ended = _child(lambda tell: _recording.record(store, None, tell, **how), delay_s)
+        return _findings(lambda: _recording.check(store, ended.told, codec=codec), ended.problem)
     what = OPERATIONS[operation]()
     work = Path(folder, f"work-{os.getpid()}")
     shutil.copytree(Path(folder, "prepared"), work)
     try:
-        told, problem = _child(lambda tell: what.act(work, tell), delay_s, may_end=True)
-        return _findings(lambda: what.check(work, told), problem)
+        ended = _child(lambda tell: what.act(work, tell), delay_s, may_end=True)
+        return _findings(lambda: what.check(work, ended.told), ended.problem)
     finally:
         shutil.rmtree(work)
 
@@ -122,14 +124,18 @@ def _findings(check: Callable[[], tuple[dict[str, int], str]], problem: str) -> 
     return json.loads(data) if data else {"unopened": 1, "problem": "checking the store broke; see above"}
 
 
-def _child(
-    act: Callable[[_recording.Tell], None], delay_s: float | None = None, *, killed: bool = False, may_end: bool = False
-) -> tuple[int, str]:
-    """Runs ``act`` in a fork, which is killed ``delay_s`` after it first told something.
+class _Ended(NamedTuple):
+    """How a child ended."""
 
-    Returns:
-        The last number that it told (0 if none), and what went wrong with the child itself.
-    """
+    told: int  # the last number that it told; 0 if none
+    problem: str  # what went wrong with the child itself
+    missed: bool  # its fault never struck
+
+
+def _child(
+    act: Callable[[_recording.Tell], int | None], delay_s: float | None = None, *, may_end: bool = False
+) -> _Ended:
+    """Runs ``act``, which gives the exit status, in a fork that is killed ``delay_s`` after it first told something."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -140,8 +146,7 @@ def _child(
             def tell(number: int) -> None:
                 os.write(writing, b"%d\n" % number)
 
-            act(tell)
-            code = 0
+            code = act(tell) or 0
         except BaseException:  # noqa: BLE001  as above
             traceback.print_exc()
         finally:
@@ -156,11 +161,14 @@ def _child(
         status, rest = _ended(child, pipe)
     numbers = (told + rest).split()
     problem = ""
+    missed = status is not None and os.WIFEXITED(status) and os.WEXITSTATUS(status) == _MISSED
     if status is None:
         problem = "it hung, and was killed"
+    elif missed:
+        pass
     elif os.WIFEXITED(status) and (os.WEXITSTATUS(status) or (delay_s is not None and not may_end)):
         problem = f"it ended with status {os.WEXITSTATUS(status)}; see above"
-    return int(numbers[-1]) if numbers else 0, problem
+    return _Ended(int(numbers[-1]) if numbers else 0, problem, missed)
 
 
 def _ended(child: int, pipe: Any) -> tuple[int | None, bytes]:

@@ -41,6 +41,7 @@ _LONGEST_S = 0.25  # until a kill
 _KILLS_PER_STORE = 20
 _OTHERS = 10  # a kill of another operation for so many of the recorder
 _QUICK_FAULTS = 30
+_MOST_MISSED = 0.02  # of all faults
 _WORDS = {"unopened": "fail to open", "lost": "lost", "altered": "altered", "stuck": "cannot be appended to"}
 
 console = Console(highlight=False)
@@ -64,7 +65,10 @@ class _Findings:
         counts = ", ".join(f"{self.counts[key]} {_WORDS[key]}" for key in WRONG)
         told = f"{note}; {self.counts['checked']} episodes compared: {counts}"
         first = f"; first: {self.wrong[0]['problem']}"[:200] if self.wrong else ""
-        met = not self.wrong
+        missed = self.counts["missed"]  # the order in which threads write varies, and so does what the last ones are
+        if missed:
+            told += f"; {missed} faults struck nothing"
+        met = not self.wrong and missed <= _MOST_MISSED * self.cases
         return Row(name, len(self.wrong), "failures", target=_TARGET, met=met, repeats=self.cases, note=told + first)
 
 
