@@ -35,6 +35,7 @@ class World:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.task: Task = make_task(settings, scenes.TABLE_TOP)
+        self.task.lay_out(np.random.default_rng(0))  # more bricks than fit are refused at once
         parts = scenes.Parts(settings.robot, self.task.sizes, self.task.plate(), MIDDLE, settings.pitch)
         self.scene = scenes.build(parts)
         self.model = self.scene.copy()

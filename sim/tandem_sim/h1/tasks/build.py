@@ -9,7 +9,9 @@ from tandem_sim.h1.tasks import plan as plans
 from tandem_sim.h1.tasks.base import SIZES, Layout, Seen, Task
 from tandem_sim.h1.tasks.laying import LEFT, RIGHT, SHARED, spread
 from tandem_sim.h1.tasks.plan import Plan, parse, same_seat
+from tandem_sim.spaces import MAX_INSTRUCTION
 
+MOST_DRAWN = 5  # bricks of a plan that is drawn: more make a longer instruction than there is room for
 WORDINGS = {
     "plain": ("build: {plan}",),
     "varied": (
@@ -38,8 +40,12 @@ class Build(Task):
             for colour in self._given.colours:
                 if colour not in settings.colours:
                     raise TandemError(f"plan: {colour} is not among colours {list(settings.colours)} (allowed: those)")
-        if (settings.bricks or 0) > plans.MOST_BRICKS:
-            raise TandemError(f"H1: bricks is {settings.bricks} (allowed: 2 to {plans.MOST_BRICKS})")
+        if (settings.bricks or 0) > MOST_DRAWN:
+            raise TandemError(f"H1: bricks is {settings.bricks} (allowed: 2 to {MOST_DRAWN})")
+        for phrase in WORDINGS["varied"] if self._given else ():
+            length = len(phrase.format(plan=self._given.text))
+            if length > MAX_INSTRUCTION:
+                raise TandemError(f"plan: an instruction of {length} characters (allowed: {MAX_INSTRUCTION})")
         super().__init__(settings, table)
 
     @property

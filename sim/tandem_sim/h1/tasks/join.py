@@ -4,7 +4,7 @@ import numpy as np
 
 from tandem_sim.bricks.parameters import BrickSize
 from tandem_sim.h1.tasks.base import SIZES, Layout, Seen, Task, size_name
-from tandem_sim.h1.tasks.laying import LEFT, RIGHT, spread
+from tandem_sim.h1.tasks.laying import ANY, LEFT, RIGHT, spread
 
 LIFTED = 0.04  # m above where they lay
 
@@ -35,7 +35,7 @@ class Join(Task):
     def lay_out(self, rng: np.random.Generator) -> Layout:
         roles = tuple(int(k) for k in rng.permutation(len(self.sizes)))
         side = int(rng.integers(2))
-        zones = [(LEFT, RIGHT)[int(rng.integers(2))] for _ in self.sizes]
+        zones = [ANY] * len(self.sizes)
         zones[roles[0]], zones[roles[1]] = (LEFT, RIGHT)[side], (RIGHT, LEFT)[side]
         places = spread(rng, zones, [self.radius(slot) for slot in range(len(self.sizes))])
         colours = self.draw_colours(rng)
