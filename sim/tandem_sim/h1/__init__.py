@@ -6,3 +6,7 @@ it; ``tasks`` say what is asked and judge it; ``env`` and ``vector`` are the Gym
 
 World frame: z up, x forward from the robot, y to its left, origin on the floor under the pelvis. SI units, radians.
 """
+
+from tandem_sim.opengl import import_mujoco
+
+import_mujoco()

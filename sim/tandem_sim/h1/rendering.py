@@ -16,13 +16,9 @@ import numpy as np
 from tandem_datasets.errors import TandemError
 
 MAX_GEOMS = 4000
-_OFF = (
-    mujoco.mjtRndFlag.mjRND_SHADOW,
-    mujoco.mjtRndFlag.mjRND_REFLECTION,
-    mujoco.mjtRndFlag.mjRND_SKYBOX,
-    mujoco.mjtRndFlag.mjRND_HAZE,
-)
-_IDS = (int(mujoco.mjtRndFlag.mjRND_SEGMENT), int(mujoco.mjtRndFlag.mjRND_IDCOLOR))
+_FLAG = mujoco.mjtRndFlag
+_OFF = [int(flag) for flag in (_FLAG.mjRND_SHADOW, _FLAG.mjRND_REFLECTION, _FLAG.mjRND_SKYBOX, _FLAG.mjRND_HAZE)]
+_IDS = [int(flag) for flag in (_FLAG.mjRND_SEGMENT, _FLAG.mjRND_IDCOLOR)]
 _HELP = "install libegl1 and libgl1-mesa-dri, set MUJOCO_GL=egl, or choose cameras=[]"
 
 _local = threading.local()
@@ -77,9 +73,9 @@ class Renderer:
         """Which thing each pixel shows, (height, width, 1) uint16: ``ids`` (ngeom,) of its geom, 0 for nothing."""
         rect = self._aim(model, data, camera, height, width)
         flags = self._scene.flags
-        flags[list(_IDS)] = True
+        flags[_IDS] = True
         mujoco.mjr_render(rect, self._scene, self._mjr)
-        flags[list(_IDS)] = False
+        flags[_IDS] = False
         pixels = np.empty((height, width, 3), np.uint8)
         mujoco.mjr_readPixels(pixels, None, rect, self._mjr)
         wide = pixels[::-1].astype(np.int32)
@@ -108,8 +104,7 @@ class Renderer:
 
 def set_flags(scene: mujoco.MjvScene) -> None:
     """What the renderer leaves out of every picture."""
-    for flag in _OFF:
-        scene.flags[flag] = False
+    scene.flags[_OFF] = False
 
 
 def renderer(key: object, model: mujoco.MjModel) -> Renderer:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
-from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ class _Job:
 
     settings: Settings
     body: Embodiment
-    memory: str  # name of the shared desk
+    memory: Any  # of the desk, shared
     n: int  # of all environments
     begin: int  # of its own
     end: int
@@ -54,17 +53,18 @@ class ProcessFleet:
 
     def __init__(self, settings: Settings, body: Embodiment, n: int, workers: int) -> None:
         size = _layout(body, n)[1]
+        context = get_context("spawn")  # safe beside threads, OpenGL and rclpy
         try:
-            self._memory = SharedMemory(create=True, size=size)
+            memory = context.RawArray("b", size)
         except OSError as error:
             raise TandemError(f"H1: no shared memory of {size} bytes for {n} environments: {error}") from error
-        self.desk = _desk(self._memory, body, n)
+        self.desk = _desk(memory, body, n)
         bounds = [n * k // workers for k in range(workers + 1)]
         self._spans = list(pairwise(bounds))
         self._pipes: list[Connection] = []
         self._processes: list[Any] = []
         try:
-            self._start([_Job(settings, body, self._memory.name, n, *span) for span in self._spans])
+            self._start(context, [_Job(settings, body, memory, n, *span) for span in self._spans])
             for worker in range(workers):
                 self._answer(worker)
         except BaseException:
@@ -92,14 +92,8 @@ class ProcessFleet:
         for pipe in self._pipes:
             pipe.close()
         self._pipes, self._processes = [], []
-        if self._memory is not None:
-            del self.desk
-            _let_go(self._memory)
-            self._memory.unlink()
-            self._memory = None  # type: ignore[assignment]
 
-    def _start(self, jobs: Sequence[_Job]) -> None:
-        context = get_context("spawn")  # safe beside threads, OpenGL and rclpy
+    def _start(self, context: Any, jobs: Sequence[_Job]) -> None:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for who started them
         try:
             for job in jobs:
@@ -161,27 +155,21 @@ def _layout(body: Embodiment, n: int) -> tuple[dict[str, int], int]:
     return begins, max(size, 1)
 
 
-def _desk(memory: SharedMemory, body: Embodiment, n: int) -> Desk:
+def _desk(memory: Any, body: Embodiment, n: int) -> Desk:
     begins, _ = _layout(body, n)
-    return desk_of(
-        {
-            name: np.ndarray(shape, dtype, memory.buf, begins[name])
-            for name, (shape, dtype) in desk_fields(body, n).items()
-        }
-    )
-
-
-def _let_go(memory: SharedMemory) -> None:
-    with suppress(BufferError):  # somebody still looks at an array: the memory goes with it
-        memory.close()
+    bytes_of = np.frombuffer(memory, np.uint8)  # holds on to the memory
+    arrays = {}
+    for name, (shape, dtype) in desk_fields(body, n).items():
+        size = int(np.prod(shape)) * dtype.itemsize
+        arrays[name] = bytes_of[begins[name] : begins[name] + size].view(dtype).reshape(shape)
+    return desk_of(arrays)
 
 
 def _work(job: _Job, pipe: Connection) -> None:
     """What a worker does until it is told to end."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        memory = SharedMemory(job.memory)
-        desk = _desk(memory, job.body, job.n).part(job.begin, job.end)
+        desk = _desk(job.memory, job.body, job.n).part(job.begin, job.end)
         mine = fleet(job.settings, desk, job.end - job.begin, threads=1)
     except TandemError as error:
         pipe.send((True, str(error)))

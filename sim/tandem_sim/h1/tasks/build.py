@@ -37,15 +37,14 @@ class Build(Task):
         self._given = None if settings.plan is None else parse(settings.plan)
         self._plan: Plan | None = self._given
         if self._given is not None:
+            length = max(len(phrase.format(plan=self._given.text)) for phrase in WORDINGS["varied"])
+            if length > MAX_INSTRUCTION:
+                raise TandemError(f"plan: an instruction of {length} characters (allowed: {MAX_INSTRUCTION})")
             for colour in self._given.colours:
                 if colour not in settings.colours:
                     raise TandemError(f"plan: {colour} is not among colours {list(settings.colours)} (allowed: those)")
         if (settings.bricks or 0) > MOST_DRAWN:
             raise TandemError(f"H1: bricks is {settings.bricks} (allowed: 2 to {MOST_DRAWN})")
-        for phrase in WORDINGS["varied"] if self._given else ():
-            length = len(phrase.format(plan=self._given.text))
-            if length > MAX_INSTRUCTION:
-                raise TandemError(f"plan: an instruction of {length} characters (allowed: {MAX_INSTRUCTION})")
         super().__init__(settings, table)
 
     @property
