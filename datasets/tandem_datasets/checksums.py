@@ -28,8 +28,9 @@ class EpisodeChecksum:
         self._sums[key] = value
 
     def restart(self, key: str) -> None:
-        """Forgets the rows of one column."""
-        self._sums[key] = 0
+        """Forgets the rows of one column, where there is one of that name."""
+        if key in self._sums:
+            self._sums[key] = 0
 
     @property
     def value(self) -> int:

@@ -29,6 +29,8 @@ def _columns(store: Store, episode: int) -> dict[str, Any]:
         columns[f"data/{key}"] = values - info.begin_ns if key.startswith("stamp") and values.ndim == 1 else values
     wordings = store.instructions  # their codes are each store's own
     columns["data/instruction"] = [wordings[code] for code in columns["data/instruction"]]
+    if "data/subgoal" in columns:
+        columns["data/subgoal"] = store.subgoals(episode)
     facts = {key: getattr(info, key) for key in _FACTS} | {"end_ns": info.end_ns - info.begin_ns}
     return columns | {f"meta/{key}": value for key, value in facts.items()}
 

@@ -156,6 +156,7 @@ class Embodiment:
     cameras: tuple[Camera, ...]
     state: tuple[StateScalar, ...]
     action: tuple[ActionScalar, ...]
+    tells_subgoals: bool = False  # whether its recorded frames say what who acted was about; no policy needs it
 
     def __post_init__(self) -> None:
         where = f"embodiment '{self.name}'"
@@ -259,7 +260,10 @@ class Embodiment:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return json.loads(json.dumps(asdict(self)))
+        plain = json.loads(json.dumps(asdict(self)))
+        if not self.tells_subgoals:
+            del plain["tells_subgoals"]  # digests are as old as their contracts
+        return plain
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "embodiment") -> Self:

@@ -1,7 +1,7 @@
 """The frames of one episode: checked on their way into a store, and made anew from what it holds."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -28,7 +28,7 @@ class FrameCheck:
         self._sizes = ((embodiment.state_dim,), (embodiment.action_dim,))
         self._streams = streams(embodiment)
         self._stamp_keys = [(stream, f"stamp_{stream}") for stream in self._streams]
-        self._instruction = ""  # the last one
+        self._instruction = self._subgoal = ""  # the last ones
 
     def __call__(self, frame: Frame, where: str) -> dict[str, Any]:
         """The next frame's numbers by column, for :meth:`take`; raises TandemError naming the field that is wrong."""
@@ -41,6 +41,8 @@ class FrameCheck:
                     check_vector(vector, self._embodiment.action_dim, f"{where}: {name}")  # type: ignore[arg-type]
         if observation.instruction is not self._instruction:
             self._instruction = text(observation.instruction, f"{where}: instruction")
+        if frame.subgoal is not self._subgoal:
+            self._subgoal = self._told(frame.subgoal, f"{where}: subgoal")
         reward, source = frame.reward, frame.source
         if not isinstance(reward, Real) or not math.isfinite(reward):
             raise TandemError(f"{where}: reward is {reward!r:.40} (allowed: a finite number)")
@@ -63,6 +65,11 @@ class FrameCheck:
         self.first_ns = self.first_ns if self.count else numbers["stamp"]
         self.last_ns = numbers["stamp"]
         self.count += 1
+
+    def _told(self, subgoal: Any, where: str) -> str:
+        if subgoal and not self._embodiment.tells_subgoals:
+            raise TandemError(f"{where} is {subgoal!r:.40} (allowed: none, embodiment tells no subgoals)")
+        return text(subgoal, where)
 
     def _arrays_fit(self, frame: Frame) -> bool:
         """Whether all images and vectors are certainly right; False: they have to be looked at closely."""
@@ -117,9 +124,13 @@ def _source(value: Any, where: str) -> Source:
 
 
 def frames_from_arrays(
-    embodiment: Embodiment, arrays: Mapping[str, np.ndarray], instructions: list[str], where: str
+    embodiment: Embodiment,
+    arrays: Mapping[str, np.ndarray],
+    instructions: list[str],
+    where: str,
+    subgoals: Sequence[str] = (),
 ) -> list[Frame]:
-    """Frames of one episode from its columns; the inverse of recording them."""
+    """Frames of one episode from its columns; the inverse of recording them. ``subgoals``: each frame's, or none."""
     sources, codes = arrays["source"], arrays["instruction"]
     if ((codes < 0) | (codes >= len(instructions))).any() or (sources > max(Source)).any():
         raise TandemError(f"{where}: damaged (an instruction or source code is unknown)")
@@ -142,6 +153,7 @@ def frames_from_arrays(
             success=numbers["success"][t],
             requested=arrays["action_requested"][t] if numbers["has_requested"][t] else None,
             label=arrays["action_label"][t] if numbers["has_label"][t] else None,
+            subgoal=subgoals[t] if subgoals else "",
         )
         for t in range(len(codes))
     ]

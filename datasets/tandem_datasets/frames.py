@@ -49,6 +49,7 @@ class Frame:
     success: bool = False  # reached at the end of this step
     requested: np.ndarray | None = None  # (A,) float32, asked for before the gate
     label: np.ndarray | None = None  # (A,) float32, what an expert would have done
+    subgoal: str = ""  # what the expert was about, such as "grasp the red 2x4"; of embodiments that tell it
 
 
 @dataclass(frozen=True)

@@ -185,6 +185,7 @@ def frame_columns(embodiment: Embodiment, codec: Codec) -> dict[str, Column]:
         _number("data/source", np.uint8),
         _number("data/reward", np.float64),
         _number("data/instruction", np.int32),
+        *([_number("data/subgoal", np.int32)] if embodiment.tells_subgoals else []),  # row of NAMES
         _number("data/stamp", np.int64),
         *(_number(f"data/stamp_{stream}", np.int64) for stream in streams(embodiment)),
     ]

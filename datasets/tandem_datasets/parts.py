@@ -1,7 +1,7 @@
 """Rows of an open episode on their way to the disk: raw in blocks, then encoded in parts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from tandem_datasets.layout import Column
 
 _BLOCK_BYTES = 3 << 20  # of images in a block, unless a single frame has more
 _BLOCK_ROWS = 32  # at most
+TEXTS = ("instruction", "subgoal")  # columns that hold codes of texts
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,9 @@ class Part:
     """Consecutive encoded rows."""
 
     images: Mapping[str, list[bytes]]
-    numbers: Mapping[str, np.ndarray]  # every other column under data/ but "instruction"
+    numbers: Mapping[str, np.ndarray]  # every other column under data/ but "instruction" and "subgoal"
     instructions: list[str]
+    subgoals: list[str] = field(default_factory=list)  # none where the columns have no "subgoal"
 
     @property
     def image_bytes(self) -> int:
@@ -37,11 +39,12 @@ class Block:
         self.bytes = self.capacity * row_bytes
         self.count = 0
         self._instructions = [""] * self.capacity
+        self._subgoals = [""] * (self.capacity if "subgoal" in columns else 0)
         self.images = {key: np.empty((self.capacity, *c.row), c.dtype) for key, c in images.items()}
         self._numbers = {
             key: np.zeros((self.capacity, *c.row), c.dtype)
             for key, c in columns.items()
-            if key not in images and key != "instruction"
+            if key not in images and key not in TEXTS
         }
         self._codecs = {key: column.codec for key, column in images.items()}
 
@@ -57,13 +60,15 @@ class Block:
         for key, number in numbers.items():
             columns[key][row] = number
         self._instructions[row] = frame.observation.instruction
+        if self._subgoals:
+            self._subgoals[row] = frame.subgoal
         self.count += 1  # last: what was put in halfway is put over
 
     def encoded(self) -> Part:
         """What it holds, in memory of its own."""
         images = {key: _encoded(self._codecs[key], rows[: self.count]) for key, rows in self.images.items()}
         numbers = {key: rows[: self.count].copy() for key, rows in self._numbers.items()}
-        return Part(images, numbers, self._instructions[: self.count])
+        return Part(images, numbers, self._instructions[: self.count], self._subgoals[: self.count])
 
     def clear(self) -> None:
         """Makes room for other frames."""
@@ -112,9 +117,15 @@ class EpisodeRows:
         """Texts of rows that were not taken."""
         return [text for part in self.waiting for text in part.instructions]
 
-    def take(self, codes: np.ndarray) -> None:
-        """All waiting parts are taken, their instructions with these codes."""
-        self.checksum.add("instruction", (codes.tobytes(),))
+    @property
+    def subgoals(self) -> list[str]:
+        """Subgoals of rows that were not taken."""
+        return [text for part in self.waiting for text in part.subgoals]
+
+    def take(self, codes: Mapping[str, np.ndarray]) -> None:
+        """All waiting parts are taken, their texts with these codes by column."""
+        for key, values in codes.items():
+            self.checksum.add(key, (values.tobytes(),))
         self._taken = len(self._parts)
         self.waiting_rows = self.waiting_bytes = 0
 
@@ -127,6 +138,7 @@ class EpisodeRows:
         """All rows wait again."""
         assert not self.released
         self._taken = 0
-        self.checksum.restart("instruction")
+        for key in TEXTS:
+            self.checksum.restart(key)
         self.waiting_rows = self.count
         self.waiting_bytes = sum(part.image_bytes for part in self._parts)

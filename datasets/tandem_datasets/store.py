@@ -113,7 +113,10 @@ class Store:
 
     @property
     def names(self) -> list[str]:
-        """Texts by their code in ``load_episodes`` of outcome, failure_reason and env; some may be unused."""
+        """Texts by their code in ``load_episodes`` of outcome, failure_reason and env, and in ``load("subgoal")``.
+
+        Some may be unused.
+        """
         return self._table(NAMES)
 
     @property
@@ -199,7 +202,18 @@ class Store:
         """The steps of one episode as they were recorded, every stream with its own stamp."""
         rows = self.episode_slice(episode)
         arrays = {key: self.load(key, rows.start, rows.stop) for key in self._columns}
-        return frames_from_arrays(self.embodiment, arrays, self.instructions, f"{self._where}: episode {episode}")
+        where = f"{self._where}: episode {episode}"
+        return frames_from_arrays(self.embodiment, arrays, self.instructions, where, self.subgoals(episode))
+
+    def subgoals(self, episode: int) -> list[str]:
+        """What the expert was about in each frame of an episode; empty where the embodiment tells no subgoals."""
+        if "subgoal" not in self._columns:
+            return []
+        rows = self.episode_slice(episode)
+        codes = self.load("subgoal", rows.start, rows.stop)
+        if len(codes) and codes.max() >= len(self._table(NAMES)):
+            del self._tables[NAMES.key]  # a recorder may have added to it since
+        return texts_by_code(codes, self._table(NAMES), f"{self._where}: episode {episode}: subgoal")
 
     def _frame_column(self, key: str) -> Column:
         column = self._columns.get(key.removeprefix("data/"))

@@ -135,14 +135,20 @@ class StoreWriter:
 
     def take(self, rows: EpisodeRows) -> None:
         """Takes what waits of an episode behind all rows that were taken before, into memory."""
-        codes = self._instructions.add(rows.wordings)
+        codes = {"instruction": self._instructions.add(rows.wordings)}
+        if "data/subgoal" in self._chunks:
+            codes["subgoal"] = self._names.add(rows.subgoals)
+        taken: dict[str, list[np.ndarray]] = {key: [] for key in codes}
         for part in rows.waiting:
             for name, encoded in part.images.items():
                 self._shards[f"data/{name}"].append(encoded)
-            instruction = np.array([codes[text] for text in part.instructions], np.int32)
-            self._numbers.append((self._next_row, {**part.numbers, "instruction": instruction}))
+            texts = {"instruction": part.instructions, "subgoal": part.subgoals}
+            coded = {key: np.array([table[text] for text in texts[key]], np.int32) for key, table in codes.items()}
+            for key, values in coded.items():
+                taken[key].append(values)
+            self._numbers.append((self._next_row, {**part.numbers, **coded}))
             self._next_row += len(part.instructions)
-        rows.take(np.array([codes[text] for text in rows.wordings], np.int32))
+        rows.take({key: np.concatenate([np.zeros(0, np.int32), *values]) for key, values in taken.items()})
 
     def write(self) -> None:
         """Brings all taken rows to the disk."""

@@ -48,6 +48,7 @@ class Episode:
             )
         # the control gate of the ROS graph does the same: executed actions must be equal bit for bit
         limited = np.clip(requested, self._low, self._high)
+        subgoal = self._subgoal()  # of before the step
         gym_obs, reward, terminated, truncated, info = self._env.step(limited)
         frame = Frame(
             observation=self.observation,
@@ -59,6 +60,7 @@ class Episode:
             success=bool(info["is_success"]),
             requested=requested,
             label=label,
+            subgoal=subgoal,
         )
         self.frames.append(frame)
         self.observation = self._observed(gym_obs)
@@ -73,6 +75,10 @@ class Episode:
         if expert is None:
             raise TandemError(f"environment '{self.env_id}': it has no expert")
         return expert()
+
+    def _subgoal(self) -> str:
+        """What the environment's expert is about, if it was asked and tells it."""
+        return self._env.unwrapped.subgoal if self._embodiment.tells_subgoals else ""  # type: ignore[attr-defined]
 
     def info(self, begin_ns: int = 0, provenance: Mapping[str, Any] | None = None) -> EpisodeInfo:
         """The episode's facts; it ends with its last frame's stamp."""

@@ -41,8 +41,8 @@ def image_blocks(store: Store, camera: str, rows: slice) -> Iterator[np.ndarray]
 
 
 def plain_columns(store: Store) -> list[str]:
-    """The store's columns that are neither images, state, executed action nor instruction."""
-    known = {camera.name for camera in store.embodiment.cameras} | {"state", "action", "instruction"}
+    """The store's columns that are neither images, state, executed action nor codes of texts."""
+    known = {camera.name for camera in store.embodiment.cameras} | {"state", "action", "instruction", "subgoal"}
     return [key for key in store.keys if key not in known]
 
 

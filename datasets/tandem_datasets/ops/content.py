@@ -111,6 +111,10 @@ class EpisodeCheck:
         unknown = (codes < 0) | (codes >= len(self._store.instructions))
         if unknown.any():
             yield Kind.CODE, f"instruction is no row of the table in {_frames(np.flatnonzero(unknown))}"
+        codes = numbers.get("subgoal", np.zeros(0, np.int32))
+        unknown = (codes < 0) | (codes >= len(self._store.names))
+        if unknown.any():
+            yield Kind.CODE, f"subgoal is no row of the table in {_frames(np.flatnonzero(unknown))}"
         stamps = numbers["stamp"]
         back = np.flatnonzero(stamps[1:] <= stamps[:-1]) + 1
         if len(back):

@@ -161,6 +161,7 @@ class _Reader:
         kept = {key: values[keep] for key, values in numbers.items()}
         where = f"{self._store.where}: episode {cut.episode}: instruction"
         texts = texts_by_code(kept.pop("instruction"), self._store.instructions, where)
+        subgoals = texts_by_code(kept.pop("subgoal"), self._store.names, where) if "subgoal" in kept else []
         if ends and cut.truncate:
             kept["truncated"] = kept["truncated"].copy()
             kept["truncated"][-1] = not kept["terminated"][-1]
@@ -168,6 +169,7 @@ class _Reader:
             images={key: encoded[keep] for key, encoded in images.items()},
             numbers=kept,
             instructions=[cut.texts.get(text, text) for text in texts],
+            subgoals=subgoals,
         )
 
 

@@ -26,4 +26,5 @@ def embodiment(
         cameras=cameras,
         state=state.scalars() + privileged,
         action=actions.scalars(settings),
+        tells_subgoals=True,
     )

@@ -162,10 +162,10 @@ class Skills(Expert):
             return self.held_at(arm, slot, self.sight.seat_spot(slot, lower, putting.seat)).raised(HOVER)
 
         self.say(f"carry the {name} over the {below}")
-        yield from self.travel(arm, over, height, close=0.004, holding=slot)
+        yield from self.travel(arm, over, height, close=0.02, holding=slot)
         for _ in range(TRIES):
             self.say(f"align the {name} with the {below}")
-            yield from self.straight(arm, over, close=0.0015)
+            yield from self.travel(arm, over, height, close=0.0015, holding=slot)
             self.say(f"press the {name} onto the {below}")
             if (yield from self.press(arm, slot, lower, putting)):
                 break
