@@ -65,7 +65,7 @@ def add_carriage(
         body.add_joint(
             name=f"{name}/{axis}", type=mujoco.mjtJoint.mjJNT_SLIDE if slide else mujoco.mjtJoint.mjJNT_HINGE,
             axis=np.eye(3)[at % 3].tolist(), stiffness=[spring, 0, 0],
-            damping=[2 * (spring * inert) ** 0.5 if spring else 20.0 if slide else 0.02, 0, 0],
+            damping=[2 * (spring * inert) ** 0.5 if spring else 20.0 if slide else 0.002, 0, 0],
         )  # fmt: skip
         spec.add_actuator(
             name=f"{name}/{axis}", trntype=mujoco.mjtTrn.mjTRN_JOINT, target=f"{name}/{axis}"
