@@ -71,8 +71,8 @@ class SnapParameters:
     StableLego's stud holds 0.98 N, and a friction fit takes about as much to press as to pull."""
     hold: float = 0.010
     """What is felt of the force follows it with this time constant, s, and starts anew when a gate fails: ours. No more
-    than 1.5 times the needed force counts, so that a strong press locks after 10 ms and one of 1.2 times after 18; up to
-    20 ms more pass until a press in a scene at rest is noticed."""
+    than 1.5 times the needed force counts, so that a strong press locks after 10 ms and one of 1.2 times after 18. Up
+    to 20 ms more pass until a press in a scene at rest is noticed."""
     ramp: float = 0.040
     """From locking to the grid pose, s: ours; a brick 1.5 mm off moves at 0.06 m/s at most."""
     pull: float = 3.0
