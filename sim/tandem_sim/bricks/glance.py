@@ -52,6 +52,9 @@ class Glance:
         bodies = [brick.body for brick in order[len(free) :]]
         self._fixed = [[*model.body_pos[body].tolist(), *model.body_quat[body].tolist()] for body in bodies]
         self._at_rest = [[0.0, 0.0, 0.0] for _ in bodies]
+        self._first = np.array([self._rows[first] for first, *_ in self._pairs], int)
+        self._second = np.array([self._rows[second] for _, second, *_ in self._pairs], int)
+        self._seat, self._across = np.array([part[2:] for part in self._pairs]).reshape(-1, 2).T.copy()
         self._fits = len(self._pairs) <= _MOST_PAIRS and not model.body_parentid[bodies].any()
 
     def clear(self, qpos: np.ndarray, qvel: np.ndarray, substeps: int) -> bool:
@@ -84,6 +87,30 @@ class Glance:
             if self._above(other, pose, (-x, -y, -z), second, first, margin):
                 return False
         return True
+
+    def far(self, qpos: np.ndarray, qvel: np.ndarray, substeps: int) -> np.ndarray:
+        """Of many scenes at once: in which no two bricks are near enough, however they lie, bool (n,).
+
+        Args:
+            qpos: positions, (n, nq).
+            qvel: velocities, (n, nv).
+            substeps: how far ahead.
+        """
+        if not self._fits:
+            return np.zeros(len(qpos), np.bool_)
+        places, speeds = qpos[:, self._qpos[:, :3]], qvel[:, self._dofs]
+        if self._fixed:
+            fixed = np.broadcast_to(np.array(self._fixed)[:, :3], (len(qpos), len(self._fixed), 3))
+            places = np.concatenate([places, fixed], axis=1)
+            speeds = np.concatenate([speeds, np.zeros(fixed.shape)], axis=1)
+        apart = places[:, self._second] - places[:, self._first]
+        closing = speeds[:, self._second] - speeds[:, self._first]
+        time = substeps * self._timestep
+        margin = np.sqrt((closing * closing).sum(-1)) * time + 0.5 * _SLACK_ACCELERATION * time * time
+        near, reach, seat = self._vertical + margin, self._across + margin, self._seat
+        # a little more than `clear` asks for: sums of arrays round otherwise
+        most = (seat * seat + reach * reach + 2 * seat * near + near * near) * (1 + 1e-9)
+        return ((apart * apart).sum(-1) >= most).all(axis=1)
 
     def _above(
         self, low: Sequence[float], high: Sequence[float], apart: Sequence[float], lower: int, upper: int, margin: float

@@ -176,7 +176,23 @@ class Snapping:
             qvel: velocities of the whole model, (nv,).
             substeps: how far ahead, 10 at most.
         """
-        return not (self.alert or self._joints) and self._glance.clear(qpos, qvel, substeps)
+        return self.calm and self._glance.clear(qpos, qvel, substeps)
+
+    def idle_many(self, qpos: np.ndarray, qvel: np.ndarray, substeps: int, calm: np.ndarray) -> np.ndarray:
+        """:meth:`idle` of many data of this model's structure, by how far bricks are apart alone, bool (n,).
+
+        Args:
+            qpos: positions, (n, nq).
+            qvel: velocities, (n, nv).
+            substeps: how far ahead, 10 at most.
+            calm: of which :attr:`calm` holds, bool (n,).
+        """
+        return calm & self._glance.far(qpos, qvel, substeps)
+
+    @property
+    def calm(self) -> bool:
+        """Whether nothing is attached and nothing under way."""
+        return not (self.alert or self._joints)
 
     def idled(self, substeps: int) -> None:
         """Takes note that an :meth:`idle` scene was stepped by other means."""

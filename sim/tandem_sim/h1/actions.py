@@ -159,8 +159,37 @@ class JointActions(Actions):
         return self._last
 
     def _execute(self, action: np.ndarray) -> Executed:
-        self._last = np.minimum(np.maximum(action, self._last - self._step), self._last + self._step)
+        self._last = self.follow(self._last, action)
         return Executed(self._last, self._last.astype(np.float64))
+
+    def limit(self, actions: np.ndarray) -> np.ndarray:
+        """(..., 17) float32 actions within their limits."""
+        return np.minimum(np.maximum(actions, self._low), self._high)
+
+    def follow(self, last: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """(..., 17) float32: as far towards ``actions`` as the joints' speeds let the ``last`` targets go."""
+        return np.minimum(np.maximum(actions, last - self._step), last + self._step)
+
+
+class ManyJointActions:
+    """:class:`JointActions` of many robots at once, equal bit for bit; finite actions only."""
+
+    def __init__(self, settings: ControlSettings, n: int) -> None:
+        self._one = JointActions(settings)
+        self.clamped: np.ndarray = np.zeros(n, np.int64)  # values out of range since each robot's reset
+        self._last: np.ndarray = np.zeros((n, len(self._one.scalars)), np.float32)
+
+    def reset(self, robot: int, targets: np.ndarray) -> None:
+        """Begins an episode of one robot, whose joints stand at ``targets`` (17,) rad or m."""
+        self._one.reset(targets)
+        self._last[robot], self.clamped[robot] = self._one.targets, 0
+
+    def step(self, robots: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """What robots (m,) execute of ``actions`` (m, 17) float32: (m, 17) float32, their targets at once."""
+        limited = self._one.limit(actions)
+        self.clamped[robots] += (limited != actions).sum(axis=1)
+        executed = self._last[robots] = self._one.follow(self._last[robots], limited)
+        return executed
 
 
 def make_actions(settings: ControlSettings, spec: mujoco.MjSpec) -> Actions:

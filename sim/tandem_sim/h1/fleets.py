@@ -16,10 +16,12 @@ from mujoco.batch import Batch
 
 from tandem_datasets.embodiment import Embodiment
 from tandem_sim.bricks.snap import CHUNK
+from tandem_sim.h1.actions import ManyJointActions
 from tandem_sim.h1.env import H1Env
+from tandem_sim.h1.robot import HOME
 from tandem_sim.h1.settings import Settings
-from tandem_sim.h1.trial import Trial, Verdict
-from tandem_sim.h1.world import World
+from tandem_sim.h1.trial import Trial
+from tandem_sim.h1.world import World, control_settings
 
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
@@ -156,6 +158,11 @@ class BatchFleet:
         self._sensed, self._act, self._ctrl = bind("sensordata"), bind("act"), bind("ctrl")
         self._qpos, self._qvel = bind("qpos"), bind("qvel")
         self._poses, self._speeds = first.observer.poses(self._qpos), first.observer.speeds(self._qvel)
+        self._actions = ManyJointActions(control_settings(settings), n)
+        self._snappings = [world.snapping for world in self._worlds]
+        self._slews = [world.servo.slew for world in self._worlds]
+        self._late: np.ndarray = np.zeros(n, np.int64)  # substeps
+        self._privileged = settings.privileged
         self._own = [True] * n  # whether a world's last substeps were taken by its own data
 
     def reset(self, which: Sequence[int], seeds: Sequence[int | None]) -> list[str]:
@@ -169,13 +176,17 @@ class BatchFleet:
             self._trials[k].begin(layout, world.seen(own))
             self._desk.state[k] = world.state(own)
             self._put(k)
+            self._actions.reset(k, HOME)
+            self._late[k] = world.late_substeps
             words.append(layout.instruction)
         return words
 
     def step(self, which: Sequence[int]) -> dict[int, Ended]:
-        ids = np.array(which, int)
-        targets = self._targets(which)
-        late = np.array([self._worlds[k].late_substeps > 0 for k in which], np.bool_)
+        desk, ids = self._desk, np.array(which, int)
+        executed = desk.executed[ids] = self._actions.step(ids, desk.actions[ids])
+        targets = executed.astype(np.float64)
+        desk.clamped[ids] = self._actions.clamped[ids]
+        late = self._late[ids] > 0
         for row in np.flatnonzero(late).tolist():
             self._take(which[row])
             self._worlds[which[row]].advance(targets[row])
@@ -183,53 +194,49 @@ class BatchFleet:
         prompt = ids[~late]
         if len(prompt):
             self._command(prompt, targets[~late])
-            self._advance(prompt.tolist())
+            self._advance(prompt)
         return self._judge(ids)
 
     def close(self) -> None:
         """Nothing to free."""
 
-    def _targets(self, which: Sequence[int]) -> np.ndarray:
-        """Joint targets (n, 17) of the desk's actions; what is executed goes back to the desk."""
-        desk = self._desk
-        targets = np.empty((len(which), desk.actions.shape[1]))
-        for row, k in enumerate(which):
-            actions = self._worlds[k].actions
-            executed = actions.step(desk.actions[k])
-            desk.executed[k], targets[row] = executed.action, executed.targets
-            desk.clamped[k] = actions.clamped
-        return targets
-
     def _command(self, ids: np.ndarray, targets: np.ndarray) -> None:
-        command = self._worlds[0].servo.inputs(self._act[ids], targets)
-        inputs = self._worlds[0].servo.ctrl
-        for row, k in enumerate(ids.tolist()):
-            self._ctrl[k, inputs] = command.ctrl[row]
-            self._worlds[k].servo.slew[:] = command.slew[row]
+        servo = self._worlds[0].servo
+        command = servo.inputs(self._act[ids], targets)
+        self._ctrl[ids, servo.ctrl] = command.ctrl
+        for k, slew in zip(ids.tolist(), command.slew, strict=True):
+            self._slews[k][:] = slew
 
-    def _advance(self, which: list[int]) -> None:
+    def _advance(self, ids: np.ndarray) -> None:
         """A control step of commanded worlds, in chunks of which it is known beforehand whether anything can snap."""
         left = self._substeps
         while left:
             chunk = min(left, CHUNK)
             left -= chunk
-            idle = [self._worlds[k].snapping.idle(self._qpos[k], self._qvel[k], chunk) for k in which]
-            together = [k for k, still in zip(which, idle, strict=True) if still]
-            for k, still in zip(which, idle, strict=True):
-                if not still:
-                    self._take(k)
-                    self._worlds[k].snapping.step(self._worlds[k].data, chunk)
-                    self._put(k)
-            if together:
+            idle = self._idle(ids, chunk)
+            for k in ids[~idle].tolist():
+                self._take(k)
+                self._worlds[k].snapping.step(self._worlds[k].data, chunk)
+                self._put(k)
+            together = ids[idle]
+            if len(together):
                 stage = mujoco.mjtStage.mjSTAGE_NONE if left else mujoco.mjtStage.mjSTAGE_VEL
-                everyone = len(together) == self._n
-                self._batch.step(None if everyone else np.array(together), chunk, int(stage))
-                for k in together:
-                    self._worlds[k].snapping.idled(chunk)
+                self._batch.step(None if len(together) == self._n else together, chunk, int(stage))
+                for k in together.tolist():
+                    self._snappings[k].idled(chunk)
                     self._own[k] = False
-        for k in which:
+        for k in ids.tolist():
             if self._own[k]:
                 self._worlds[k].observer.reader.refresh(self._worlds[k].data)
+
+    def _idle(self, ids: np.ndarray, chunk: int) -> np.ndarray:
+        """In which worlds surely nothing locks or lets go within a chunk, bool: most are told apart all at once."""
+        calm = np.array([self._snappings[k].calm for k in ids.tolist()], np.bool_)
+        idle = self._snappings[0].idle_many(self._qpos[ids], self._qvel[ids], chunk, calm)
+        for row in np.flatnonzero(calm & ~idle).tolist():
+            k = ids[row]
+            idle[row] = self._snappings[k].idle(self._qpos[k], self._qvel[k], chunk)
+        return idle
 
     def _take(self, k: int) -> None:
         """Lets a world's own data go on from where the batch is."""
@@ -243,28 +250,31 @@ class BatchFleet:
         self._own[k] = True
 
     def _judge(self, ids: np.ndarray) -> dict[int, Ended]:
-        reader = self._worlds[0].observer.reader
+        desk, reader, which = self._desk, self._worlds[0].observer.reader, ids.tolist()
         sensed = self._sensed[ids]
-        for row, k in enumerate(ids.tolist()):
+        for row, k in enumerate(which):
             if self._own[k]:
                 sensed[row] = self._worlds[k].data.sensordata
         owns, places, poses = reader.states(sensed), reader.places(sensed).tolist(), self._poses[ids].tolist()
-        ended = {}
-        for row, k in enumerate(ids.tolist()):
+        verdicts, ended = [], {}
+        for row, k in enumerate(which):
             world = self._worlds[k]
             graph = world.snapping.connections
             seen = world.observer.seen(owns[row], poses[row], self._speeds[k], places[row], graph)
             verdict = self._trials[k].step(seen)
-            self._keep(k, verdict)
-            self._desk.state[k] = world.observer.state(owns[row], self._poses[k], graph)
+            verdicts.append(verdict)
+            if self._privileged:
+                desk.state[k] = world.observer.state(owns[row], self._poses[k], graph)
             if verdict.outcome:
                 ended[k] = Ended(verdict.outcome, dict(verdict.parts))
+        if not self._privileged:
+            desk.state[ids] = owns
+        desk.reward[ids] = [verdict.reward for verdict in verdicts]
+        desk.success[ids] = [verdict.success for verdict in verdicts]
+        desk.progress[ids] = [verdict.progress for verdict in verdicts]
+        desk.terminated[ids] = [verdict.terminated for verdict in verdicts]
+        desk.truncated[ids] = [verdict.truncated for verdict in verdicts]
         return ended
-
-    def _keep(self, k: int, verdict: Verdict) -> None:
-        desk = self._desk
-        desk.reward[k], desk.success[k], desk.progress[k] = verdict.reward, verdict.success, verdict.progress
-        desk.terminated[k], desk.truncated[k] = verdict.terminated, verdict.truncated
 
 
 def cores() -> int:

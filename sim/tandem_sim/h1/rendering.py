@@ -119,13 +119,13 @@ def renderer(key: object, model: mujoco.MjModel) -> Renderer:
 def require(where: str) -> None:
     """Raises TandemError saying what to install or set if pictures cannot be drawn here; opens no context yet."""
     try:
-        _context_class()
+        context_class()
     except TandemError as error:
         raise TandemError(f"{where}: {error}") from error
 
 
 def _context(width: int, height: int) -> Any:
-    make = _context_class()
+    make = context_class()
     os.environ.setdefault("LP_NUM_THREADS", "1")  # software rendering of pictures this small only loses by threads
     try:
         context = make(width, height)
@@ -136,7 +136,7 @@ def _context(width: int, height: int) -> Any:
     return context
 
 
-def _context_class() -> Callable[[int, int], Any]:
+def context_class() -> Callable[[int, int], Any]:
     """The back end that MUJOCO_GL names; on Linux EGL if it names none, whatever MuJoCo itself was imported with."""
     wanted = os.environ.get("MUJOCO_GL", "").lower().strip()
     if wanted in ("disable", "disabled", "off", "false", "0"):

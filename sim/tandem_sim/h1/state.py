@@ -86,10 +86,14 @@ class StateReader:
     def states(self, sensed: np.ndarray) -> np.ndarray:
         """The same for many simulations at once: (..., 48) float32 from sensor data (..., nsensordata)."""
         values = sensed[..., self._first] * self._sign
-        for begin in (33, 40):
-            quat = values[..., begin : begin + 4]
-            turned = quat[..., 1] + quat[..., 2] < 0
-            if turned.any() if turned.ndim else turned:
-                quat *= np.where(turned, -1.0, 1.0)[..., None]
+        if values.ndim == 1:  # the same as below, sooner
+            if values[34] + values[35] < 0:
+                values[33:37] *= -1.0
+            if values[41] + values[42] < 0:
+                values[40:44] *= -1.0
+        else:
+            for begin in (33, 40):
+                quat = values[..., begin : begin + 4]
+                quat *= np.where(quat[..., 1] + quat[..., 2] < 0, -1.0, 1.0)[..., None]
         np.maximum(values, self._low, out=values)
         return np.minimum(values, self._high, out=values).astype(np.float32)
