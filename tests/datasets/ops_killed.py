@@ -5,6 +5,7 @@ Prints how many episodes there are after each: of STORE for compact, of OUT (0: 
 
 import os
 import random
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -13,8 +14,6 @@ from tandem_datasets import files
 from tandem_datasets.ops.changing import Choice, compact, delete
 from tandem_datasets.ops.joining import merge
 from tandem_datasets.store import Store
-
-OPERATIONS = 260  # about what one of them does
 
 
 class Killing:
@@ -34,18 +33,43 @@ class Killing:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def act(work: str, store: Path, out: Path) -> None:
+    if work == "merge":
+        merge([store], out)
+    else:
+        compact(store)
+
+
+def count(work: str, store: Path, out: Path) -> int:
+    """How many file operations that takes, done with a copy in a child: whoever forks keeps no threads."""
+    reading, writing = os.pipe()
+    copy = store.with_name("counted")
+    shutil.copytree(store, copy)
+    child = os.fork()
+    if child == 0:
+        counter = Killing(0, "")
+        files.inject(counter)
+        act(work, copy, out)
+        os.write(writing, b"%d" % -counter.number)
+        os._exit(0)
+    os.waitpid(child, 0)
+    shutil.rmtree(copy)
+    shutil.rmtree(out, ignore_errors=True)
+    return int(os.read(reading, 20))
+
+
 def main() -> None:
     work, store, out, times = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
     rng, killed = random.Random(5), 0
-    for _ in range(times):
-        number, phase = rng.randint(1, OPERATIONS), rng.choice(["before", "in", "after"])
+    most = count(work, store, out)
+    numbers = [rng.randint(1, most) for _ in range(times // 2)]  # and those that put the new store in its place
+    numbers += [most - each for each in range(times - times // 2)][::-1]
+    for number in numbers:
+        phase = rng.choice(["before", "in", "after"])
         child = os.fork()
         if child == 0:
             files.inject(Killing(number, phase))
-            if work == "merge":
-                merge([store], out)
-            else:
-                compact(store)
+            act(work, store, out)
             os._exit(0)
         _, status = os.waitpid(child, 0)
         killed += os.WIFSIGNALED(status)
