@@ -16,3 +16,10 @@ def test_brick_rows_are_measured_and_meet_their_targets():
 
 def test_all_rows_are_in_a_group():
     assert [row.name for row in sim.measure(compose("bench_sim", []), set())] == list(sim.TARGETS)
+
+
+def test_rates_and_equal_bits_of_the_h1_are_measured():
+    config = compose("bench_sim", ["repeats=1", "task=reach"])
+    wanted = {"rate_joint", "rate_ee", "rate_pixels"}
+    rows = {row.name: row for row in sim.measure(config, wanted) if row.name in wanted}
+    assert all(0.05 < row.value < 1.6 for row in rows.values()), rows

@@ -22,7 +22,7 @@ from tandem_sim.h1.env import H1Env
 from tandem_sim.h1.robot import HOME
 from tandem_sim.h1.vector import H1VectorEnv
 
-TASK = "stack"
+TASK, DISTRACTORS = "stack", 6  # eight bricks in all
 STEPS = 150  # control steps of a block: 3 s of the robot's time
 SWING_RAD = 0.25  # of the hinges around the home posture
 
@@ -36,23 +36,23 @@ class Tape:
     state: np.ndarray  # at the begin
 
 
-def rate_joint(repeats: int = 7) -> list[float]:
+def rate_joint(repeats: int = 7, task: str = TASK, distractors: int | None = DISTRACTORS) -> list[float]:
     """State only, 17 joint targets: one ratio a repeat, 1 would be as fast as bare MuJoCo."""
-    return _ratios(_env(action_mode="joint"), repeats)
+    return _ratios(_env(task, distractors, action_mode="joint"), repeats)
 
 
-def rate_ee(repeats: int = 7) -> list[float]:
+def rate_ee(repeats: int = 7, task: str = TASK, distractors: int | None = DISTRACTORS) -> list[float]:
     """State only, through inverse kinematics."""
-    return _ratios(_env(action_mode="ee_delta"), repeats)
+    return _ratios(_env(task, distractors, action_mode="ee_delta"), repeats)
 
 
-def rate_pixels(repeats: int = 5) -> list[float]:
+def rate_pixels(repeats: int = 5, task: str = TASK, distractors: int | None = DISTRACTORS) -> list[float]:
     """Two 128x128 cameras, against bare MuJoCo with MuJoCo's own renderer under the same flags.
 
     Raises:
         TandemError: there is no OpenGL here.
     """
-    env = _env(action_mode="joint", cameras=("front", "head"), image_size=128)
+    env = _env(task, distractors, action_mode="joint", cameras=("front", "head"), image_size=128)
     # MuJoCo's renderer takes the back end that was chosen when MuJoCo was imported; this one must be ours
     gl_context.GLContext = rendering.context_class()  # type: ignore[attr-defined]
     with mujoco.Renderer(env.world.model, 128, 128) as renderer:
@@ -66,14 +66,16 @@ def rate_pixels(repeats: int = 5) -> list[float]:
         return _ratios(env, repeats, look, steps=STEPS // 3)
 
 
-def rate_vector(repeats: int = 7, num_envs: int = 32, steps: int = 20) -> list[float]:
+def rate_vector(
+    repeats: int = 7, task: str = TASK, distractors: int | None = DISTRACTORS, num_envs: int = 32, steps: int = 20
+) -> list[float]:
     """State only, ``num_envs`` environments under joint targets on two threads of ``mujoco.batch``, by the clock.
 
     Against two processes of bare ``mj_step``, each with half of the same motions.
     """
-    options: dict[str, Any] = {"action_mode": "joint", "cameras": ()}
-    envs = H1VectorEnv(num_envs, task=TASK, engine="batch", workers=2, **options)
-    one = _env(**options)
+    scene: dict[str, Any] = {"task": task, "distractors": distractors, "action_mode": "joint"}
+    envs = H1VectorEnv(num_envs, engine="batch", workers=2, cameras=(), **scene)
+    one = _env(**scene)
     deeds = np.stack([actions(one, steps, seed=k) for k in range(num_envs)], axis=1)
     halves = np.array_split(np.arange(num_envs), 2)
     context = get_context("spawn")
@@ -82,7 +84,9 @@ def rate_vector(repeats: int = 7, num_envs: int = 32, steps: int = 20) -> list[f
     try:
         for half in halves:
             mine, theirs = context.Pipe()
-            process = context.Process(target=_bare_half, args=(theirs, half.tolist(), deeds[:, half]), daemon=True)
+            process = context.Process(
+                target=_bare_half, args=(theirs, task, half.tolist(), deeds[:, half]), daemon=True
+            )
             process.start()
             pipes.append(mine)
             processes.append(process)
@@ -110,9 +114,9 @@ def rate_vector(repeats: int = 7, num_envs: int = 32, steps: int = 20) -> list[f
     return found
 
 
-def _bare_half(pipe: Connection, seeds: list[int], deeds: np.ndarray) -> None:
+def _bare_half(pipe: Connection, scene: dict[str, Any], seeds: list[int], deeds: np.ndarray) -> None:
     """Plays environments' motions without them, each time that it is asked to."""
-    env = _env(action_mode="joint")
+    env = _env(**scene)
     tapes = [_record(env, deeds[:, at], seed) for at, seed in enumerate(seeds)]
     models = [env.world.scene.copy() for _ in seeds]
     datas = [mujoco.MjData(model) for model in models]
@@ -190,8 +194,8 @@ def actions(env: gymnasium.Env, steps: int, seed: int = 0) -> np.ndarray:
     return np.clip(np.where(grips, opened, moved), low, high).astype(np.float32)
 
 
-def _env(**options: Any) -> H1Env:
-    return H1Env(TASK, **{"cameras": (), **options})
+def _env(task: str, distractors: int | None = None, **options: Any) -> H1Env:
+    return H1Env(task, distractors=distractors, **{"cameras": (), **options})
 
 
 def _ratios(

@@ -1,17 +1,22 @@
-"""The simulated bricks: what locks and what does not, what holds, what stands, and that nothing jumps.
+"""The simulation: what locks of its bricks, holds and stands; how fast the H1 is against bare MuJoCo; equal bits.
 
     tandem bench sim
     tandem bench sim rows='[snap_false,snap_true]' presses=20
+    tandem bench sim rows='[rate_joint,rate_ee]' task=build
 
 Bricks are pressed, pulled and turned by motorised carriages that hold them by friction, in scenes of their own
-(`tandem_sim.bricks.trials`). At 16 mm between studs unless `pitch_mm` says otherwise.
+(`tandem_sim.bricks.trials`). At 16 mm between studs unless `pitch_mm` says otherwise. Rates are ratios to a bare loop
+around `mj_step` that plays the same motion (`tandem_sim.h1.rates`).
 """
 
+from collections.abc import Callable
 from functools import cached_property
+from statistics import median
 from typing import Any
 
 from tandem_sim.bricks import trials
-from tandem_training.benches._measuring import Target, measure_groups
+from tandem_sim.h1 import rates
+from tandem_training.benches._measuring import Target, measure_groups, median_row
 from tandem_training.results import Row
 
 TARGETS = {
@@ -21,6 +26,11 @@ TARGETS = {
     "snap_residual_mm": Target("mm", "<= 0.02", lambda found: found <= 0.02),
     "tower": Target("", "ten bricks stand for 10 s", bool),
     "no_teleport_mm": Target("mm", "<= 0.5", lambda found: found <= 0.5),
+    "rate_joint": Target("x bare mj_step", ">= 0.85", lambda found: found >= 0.85),
+    "rate_ee": Target("x bare mj_step", ">= 0.65", lambda found: found >= 0.65),
+    "rate_vector": Target("x two bare mj_step", ">= 0.8", lambda found: found >= 0.8),
+    "rate_pixels": Target("x bare mj_step and Renderer", ">= 0.8", lambda found: found >= 0.8),
+    "deterministic": Target("", "equal bits", bool),
 }
 
 
@@ -33,6 +43,11 @@ def measure(config: Any, wanted: set[str]) -> list[Row]:
         (["snap_release"], bench.snap_release),
         (["tower"], bench.tower),
         (["no_teleport_mm"], bench.no_teleport),
+        (["rate_joint"], bench.rate_joint),
+        (["rate_ee"], bench.rate_ee),
+        (["rate_vector"], bench.rate_vector),
+        (["rate_pixels"], bench.rate_pixels),
+        (["deterministic"], bench.deterministic),
     ]
     rows = {row.name: row for row in measure_groups(TARGETS, groups, wanted)}
     return [rows[name] for name in TARGETS]
@@ -100,3 +115,27 @@ class SimBench:
         }
         note = "beyond its speed in one step: " + ", ".join(f"{name} {most:.3f}" for name, most in jumps.items())
         return [Row("", max(jumps.values()), note=note)]
+
+    def rate_joint(self) -> list[Row]:
+        return [self._rate(rates.rate_joint, "state only, 17 joint targets")]
+
+    def rate_ee(self) -> list[Row]:
+        return [self._rate(rates.rate_ee, "state only, through inverse kinematics")]
+
+    def rate_vector(self) -> list[Row]:
+        return [self._rate(rates.rate_vector, "32 under joint targets on 2 threads of mujoco.batch, by the clock")]
+
+    def rate_pixels(self) -> list[Row]:
+        return [self._rate(rates.rate_pixels, "two 128x128 cameras")]
+
+    def _rate(self, measure: Callable[..., list[float]], what: str) -> Row:
+        config = self.config
+        with_own = median(measure(config.repeats, config.task, None))
+        note = f"{config.task} with {config.distractors} distractors, {what}; with its own number {with_own:.3f}"
+        return median_row(measure(config.repeats, config.task, config.distractors), note)
+
+    def deterministic(self) -> list[Row]:
+        same = rates.deterministic()
+        differ = [name for name, equal in same.items() if not equal]
+        note = f"differ: {', '.join(differ)}" if differ else ", ".join(same)
+        return [Row("", not differ, repeats=len(same), note=note)]
