@@ -57,7 +57,7 @@ COLLISIONS = {
 
 # Near Unitree's place of the head's D435 camera, just outside of our visor; turned down to the table (ours)
 HEAD_CAMERA = (0.13, 0.0, 0.69317)  # m, in the torso's frame
-HEAD_PITCH = 1.13  # rad down from level
+HEAD_PITCH = 1.20  # rad down from level
 HEAD_FOVY = 58.0  # degrees, as of a D435's depth image
 
 

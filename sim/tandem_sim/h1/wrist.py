@@ -38,7 +38,7 @@ HINGES = (
 )
 
 _DARK: Vector = (0.16, 0.16, 0.17, 1.0)
-_METAL: Vector = (0.62, 0.63, 0.65, 1.0)
+_METAL: Vector = (0.48, 0.51, 0.56, 1.0)  # between a white and a black brick
 _RUBBER: Vector = (0.3, 0.3, 0.32, 1.0)
 _TO_TCP: Vector = (0.5, 0.5, 0.5, 0.5)  # turns the tool's (y, z, x) into the TCP's (x, y, z)
 _ALONG_X: Vector = (0.7071068, 0.0, 0.7071068, 0.0)  # a cylinder's z along x
