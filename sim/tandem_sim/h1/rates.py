@@ -84,9 +84,8 @@ def rate_vector(
     try:
         for half in halves:
             mine, theirs = context.Pipe()
-            process = context.Process(
-                target=_bare_half, args=(theirs, task, half.tolist(), deeds[:, half]), daemon=True
-            )
+            job = (theirs, scene, half.tolist(), deeds[:, half])
+            process = context.Process(target=_bare_half, args=job, daemon=True)
             process.start()
             pipes.append(mine)
             processes.append(process)
