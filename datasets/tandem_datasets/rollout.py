@@ -35,6 +35,7 @@ class RolloutRequest:
     record: Path | None = None  # store to append every episode to
     label: bool = False  # ask the expert what it would have done, at each step
     num_envs: int = 1  # environments stepped together, where the backend can
+    workers: int = 1  # processes that run episodes side by side, where the backend can; the results are the same
     provenance: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)  # the backend's own
 

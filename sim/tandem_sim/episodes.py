@@ -80,6 +80,17 @@ class Episode:
         """What the environment's expert is about, if it was asked and tells it."""
         return self._env.unwrapped.subgoal if self._embodiment.tells_subgoals else ""  # type: ignore[attr-defined]
 
+    def leave(self, images: bool) -> None:
+        """Parts a finished episode from its environment, so that another process can have it.
+
+        Args:
+            images: whether the frames keep theirs.
+        """
+        self._env = None  # type: ignore[assignment]
+        if not images:
+            blind = [replace(frame.observation, images={}) for frame in self.frames]
+            self.frames = [replace(frame, observation=seen) for frame, seen in zip(self.frames, blind, strict=True)]
+
     def info(self, begin_ns: int = 0, provenance: Mapping[str, Any] | None = None) -> EpisodeInfo:
         """The episode's facts; it ends with its last frame's stamp."""
         return EpisodeInfo(

@@ -1,28 +1,34 @@
 """The rollout backend ``inprocess``: policy, environment and recorder in one process, without ROS.
 
 With ``num_envs`` above 1, as many episodes run side by side and share each inference; a batch rounds
-otherwise than single observations do, so that only ``num_envs=1`` is comparable bit for bit.
+otherwise than single observations do, so that only ``num_envs=1`` is comparable bit for bit. With ``workers`` above 1,
+as many processes run episodes, one at a time each, and this one stores them in order; what comes out is the same.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from typing import Any
+from contextlib import ExitStack, closing
+from typing import Any, Self
 
 import gymnasium
 import numpy as np
 
+from tandem_datasets.embodiment import Embodiment
 from tandem_datasets.errors import TandemError
 from tandem_datasets.frames import EpisodeInfo, Source
 from tandem_datasets.policy import ChunkPlayer, Policy
 from tandem_datasets.rollout import EXPERT, EpisodeResult, RolloutRequest
+from tandem_datasets.workers import in_order
 from tandem_sim import registry
+from tandem_sim.disturbing import Disturber
 from tandem_sim.episodes import Episode
 from tandem_sim.recording import EpisodeWriter
 
+DISTURBANCES = {"noise": "a standard deviation", "recovery": "disturbances a second"}
+
 
 class _Trial:
-    """One running episode with its playback and its latencies."""
+    """One running episode with its playback, its disturbances and its latencies."""
 
     def __init__(self, index: int, env: gymnasium.Env, request: RolloutRequest, policy: Policy | None) -> None:
         seed = request.seed + index
@@ -31,7 +37,16 @@ class _Trial:
         self.player = ChunkPlayer(policy.n_action_steps, policy.n_obs_steps) if policy else ChunkPlayer(1)
         self.player.reset(seed)
         self.latency_ms: list[float] = []
-        self.noise = np.random.default_rng([seed, 1])  # [seed] alone draws what the environment draws
+        noise, recovery = (float(request.options.get(name, 0.0)) for name in DISTURBANCES)
+        embodiment = env.unwrapped.embodiment  # type: ignore[attr-defined]
+        # [seed] alone draws what the environment draws
+        self.disturber = Disturber(embodiment, np.random.default_rng([seed, 1]), noise, recovery)
+
+    def leave(self, images: bool) -> "_Trial":
+        """Of a finished trial what another process needs; ``images``: with the pictures."""
+        self.episode.leave(images)
+        del self.env, self.player, self.disturber
+        return self
 
     def result(self, info: EpisodeInfo) -> EpisodeResult:
         return EpisodeResult(self.index, info, len(self.episode.frames), tuple(self.latency_ms))
@@ -40,47 +55,97 @@ class _Trial:
 def run(request: RolloutRequest, on_episode: Callable[[EpisodeResult], None]) -> list[EpisodeResult]:
     """Runs the episodes; see :class:`tandem_datasets.rollout.RolloutBackend`.
 
-    The backend's own option ``noise`` is the standard deviation of Gaussian noise (in the action's units) that
-    is added to each requested action; labels stay without it. Stamps are a simulated clock that goes on from
-    episode to episode, in an existing store from its last one.
+    The backend's own options: ``noise`` is the standard deviation of Gaussian noise (in the action's units) that is
+    added to each requested action; ``recovery`` is how many deliberate disturbances there are a second, see
+    :mod:`tandem_sim.disturbing`. Labels stay without either. Stamps are a simulated clock that goes on from episode to
+    episode, in an existing store from its last one.
 
     Raises:
         TandemError: a policy that does not fit, answers the wrong shape or not finitely; a bad request or store.
     """
-    noise = _check(request)
-    policy = _load(request)
+    _check(request)
+    provenance: dict[str, Any] = {"policy": request.policy, **request.provenance}
+    provenance |= {name: value for name in DISTURBANCES if (value := float(request.options.get(name, 0.0)))}
+    results = []
+    found: Iterator[tuple[_Trial, dict[str, Any]]]
     with ExitStack() as stack:
-        envs = [registry.make(request.env) for _ in range(min(request.num_envs, request.episodes))]
-        for env in envs:
-            stack.callback(env.close)
-        embodiment = envs[0].unwrapped.embodiment  # type: ignore[attr-defined]
-        provenance: dict[str, Any] = {"policy": request.policy, **request.provenance}
-        if policy is not None:
-            policy.embodiment.require_fit(embodiment, f"policy {request.policy}")
-            provenance["identity"] = policy.identity
-        if noise:
-            provenance["noise"] = noise
+        if min(request.workers, request.episodes) > 1:
+            embodiment = registry.embodiment(request.env)
+            each = in_order(_Worker(request), range(request.episodes), request.workers, "rollout")
+            found = stack.enter_context(closing(each))
+        else:
+            here = stack.enter_context(_Place(request, min(request.num_envs, request.episodes)))
+            embodiment = here.embodiment
+            found = _in_order(here.trials(range(request.episodes)), here.identity)
         writer = stack.enter_context(EpisodeWriter(request.record, embodiment, provenance))
-        results = []
-        for trial in _in_order(_trials(request, policy, noise, envs)):
+        for trial, identity in found:
+            provenance |= identity
             result = trial.result(writer.write(trial.episode))
             results.append(result)
             on_episode(result)
     return results
 
 
-def _check(request: RolloutRequest) -> float:
+class _Place:
+    """Where episodes run: environments, and the policy where there is one."""
+
+    def __init__(self, request: RolloutRequest, num_envs: int) -> None:
+        self._request, self._policy, self._stack = request, _load(request), ExitStack()
+        self._envs: list[gymnasium.Env] = []
+        try:
+            for _ in range(num_envs):
+                self._envs.append(registry.make(request.env))
+                self._stack.callback(self._envs[-1].close)
+            self.embodiment: Embodiment = self._envs[0].unwrapped.embodiment  # type: ignore[attr-defined]
+            self.identity: dict[str, Any] = {}
+            if self._policy is not None:
+                self._policy.embodiment.require_fit(self.embodiment, f"policy {request.policy}")
+                self.identity = {"identity": self._policy.identity}
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def trials(self, indices: Sequence[int]) -> Iterator[_Trial]:
+        """Finished trials of these episodes, as they finish."""
+        return _trials(self._request, self._policy, self._envs, indices)
+
+
+class _Worker:
+    """Runs single episodes in a process of its own, on an environment that is made with the first one."""
+
+    def __init__(self, request: RolloutRequest) -> None:
+        self._request = request
+        self._place: _Place | None = None
+
+    def __call__(self, index: int) -> tuple[_Trial, dict[str, Any]]:
+        self._place = self._place or _Place(self._request, 1)
+        (trial,) = self._place.trials([index])
+        return trial.leave(images=self._request.record is not None), self._place.identity
+
+
+def _check(request: RolloutRequest) -> None:
     for name, value, least in (
         ("episodes", request.episodes, 1),
         ("num_envs", request.num_envs, 1),
+        ("workers", request.workers, 1),
         ("seed", request.seed, 0),
     ):
         if value < least:
             raise TandemError(f"rollout: {name} is {value} (allowed: {least} and more)")
-    noise = request.options.get("noise", 0.0)
-    if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 <= noise < np.inf:
-        raise TandemError(f"rollout: noise is {noise!r} (allowed: a standard deviation from 0)")
-    return float(noise)
+    if request.num_envs > 1 and request.workers > 1:
+        raise TandemError(
+            f"rollout: num_envs is {request.num_envs} and workers {request.workers} (allowed: one of them above 1)"
+        )
+    for name, what in DISTURBANCES.items():
+        value = request.options.get(name, 0.0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < np.inf:
+            raise TandemError(f"rollout: {name} is {value!r} (allowed: {what} from 0)")
 
 
 def _load(request: RolloutRequest) -> Policy | None:
@@ -92,19 +157,17 @@ def _load(request: RolloutRequest) -> Policy | None:
 
 
 def _trials(
-    request: RolloutRequest, policy: Policy | None, noise: float, envs: Sequence[gymnasium.Env]
+    request: RolloutRequest, policy: Policy | None, envs: Sequence[gymnasium.Env], indices: Sequence[int]
 ) -> Iterator[_Trial]:
     """Finished trials as they finish; an environment that is free takes the next episode."""
-    waiting = iter(range(request.episodes))
+    waiting = iter(indices)
     running = [_Trial(index, env, request, policy) for env, index in zip(envs, waiting, strict=False)]
     while running:
         actions = _expert_actions(running) if policy is None else _policy_actions(running, policy)
         for trial, action in zip(running, actions, strict=True):
             source = Source.EXPERT if policy is None else Source.POLICY
             label = trial.episode.expert_action() if request.label else None
-            if noise:
-                action = action + noise * trial.noise.standard_normal(action.shape, np.float32)  # noqa: PLW2901
-            trial.episode.step(action, source, label)
+            trial.episode.step(trial.disturber(action), source, label)
         still = []
         for trial in running:
             if not trial.episode.done:
@@ -117,14 +180,14 @@ def _trials(
         running = still
 
 
-def _in_order(trials: Iterator[_Trial]) -> Iterator[_Trial]:
-    """The same trials by index, each as soon as all before it are there."""
+def _in_order(trials: Iterator[_Trial], identity: dict[str, Any]) -> Iterator[tuple[_Trial, dict[str, Any]]]:
+    """The same trials by index, each as soon as all before it are there, with who acted in them."""
     early: dict[int, _Trial] = {}
     due = 0
     for trial in trials:
         early[trial.index] = trial
         while due in early:
-            yield early.pop(due)
+            yield early.pop(due), identity
             due += 1
 
 

@@ -42,7 +42,7 @@ def test_a_store_without_episodes_is_no_obstacle(tmp_path, capsys):
     assert Store(out).n_episodes == 1
 
 
-@pytest.mark.parametrize("value", ["null", "true", "[a]", ""])
+@pytest.mark.parametrize("value", ["true", "[a]", ""])
 def test_a_place_that_is_no_path_is_told(value, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TandemError, match="out is"):

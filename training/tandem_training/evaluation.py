@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -171,9 +172,10 @@ def policy_loader(policy: str, device: str, threads: int):
     if policy == EXPERT:
         return None
 
-    def load():
-        import tandem_policies
+    return partial(_load_policy, policy, device, threads)
 
-        return tandem_policies.load(policy, device=device, threads=threads)
 
-    return load
+def _load_policy(policy: str, device: str, threads: int):
+    import tandem_policies
+
+    return tandem_policies.load(policy, device=device, threads=threads)

@@ -2,9 +2,10 @@
 
     tandem collect env=blockfind episodes=200 out=outputs/demos.zarr
     tandem collect env=blockfind episodes=50 out=outputs/demos.zarr append=true seed=1000 noise=0.3
+    tandem collect env=h1_stack episodes=100 workers=2 out=outputs/stack.zarr recovery=0.2
 
-Episode i uses seed + i. Each step is stored with the action executed and the expert's label. Stopped at any
-point, the store keeps the episodes that were finished.
+Episode i uses seed + i, and the store is the same whatever the number of workers. Each step is stored with the action
+executed and the expert's label. Stopped at any point, the store keeps the episodes that were finished.
 """
 
 
@@ -50,6 +51,9 @@ def _run(config) -> int:
 
 
 def _request(config):
+    from datetime import datetime
+    from pathlib import Path
+
     from tandem_datasets.errors import TandemError
     from tandem_datasets.rollout import RolloutRequest
     from tandem_datasets.writer import vacant
@@ -60,10 +64,13 @@ def _request(config):
 
     where = "tandem collect"
     at_least(where, episodes=(config.episodes, 1), num_envs=(config.num_envs, 1), threads=(config.threads, 1))
-    at_least(where, seed=(config.seed, 0), noise=(config.noise, 0.0))
+    at_least(where, seed=(config.seed, 0), noise=(config.noise, 0.0), recovery=(config.recovery, 0.0))
+    at_least(where, workers=(config.workers, 1))
     out, policy = path(where, "out", config.out), str(config.policy)
+    if out is None and config.append:
+        raise TandemError(f"{where}: append is true without out (allowed: out=<the store to add to>)")
     if out is None:
-        raise TandemError(f"{where}: out is null (allowed: a path)")
+        out = Path("outputs", "collect", f"{config.env.name}-{datetime.now():%Y%m%d-%H%M%S}.zarr")
     if not config.append and not vacant(out):
         raise TandemError(f"{where}: out={out} exists (allowed: a new path, or append=true to add to a store)")
     return RolloutRequest(
@@ -76,5 +83,6 @@ def _request(config):
         label=True,
         num_envs=config.num_envs,
         provenance=policy_provenance(policy),
-        options={"noise": float(config.noise)},
+        workers=config.workers,
+        options={"noise": float(config.noise), "recovery": float(config.recovery)},
     )

@@ -38,6 +38,7 @@ def _run(config) -> int:
 
     policy = str(config.policy)
     at_least("tandem eval", episodes=(config.episodes, 1), num_envs=(config.num_envs, 1), films=(config.films, 0))
+    at_least("tandem eval", workers=(config.workers, 1))
     at_least("tandem eval", seed=(config.seed, 0), threads=(config.threads, 1))
     find_backend(config.backend)
     provenance = policy_provenance(policy)
@@ -51,6 +52,7 @@ def _run(config) -> int:
         record=store,
         label=config.label,
         num_envs=config.num_envs,
+        workers=config.workers,
         provenance=provenance,
         options={**section(config.ros), "device": config.device, "threads": config.threads},
     )

@@ -19,6 +19,8 @@ from tandem_sim.h1.tasks.geometry import wrapped
 from tandem_sim.h1.world import World, robot_alone
 
 LEFT, RIGHT = 0, 1
+BRAKING = 3.0  # m/s2 of an arm that is left to itself
+TORSO_BACK = 0.5  # rad/s with which a torso that was turned turns back, in mode ``joint``
 
 
 @dataclass(frozen=True)
@@ -154,9 +156,17 @@ class Arms:
         """The step's action, (A,) float32 within limits."""
         for arm in (LEFT, RIGHT):
             if not self._moved[arm]:
-                self._speed[arm], self._turning[arm] = 0.0, 0.0
+                self._stop(arm)
         action = self._deltas() if self._delta is not None else self._joints()
         return np.clip(action.astype(np.float32), self._low, self._high)
+
+    def _stop(self, arm: int) -> None:
+        """Brakes what nobody commands."""
+        speed, step = self._speed[arm], BRAKING * self.period
+        size = float(np.sqrt(speed @ speed))
+        speed *= max(1 - step / size, 0.0) if size else 0.0
+        self._turning[arm] = 0.0
+        self._move[arm] = speed * self.period
 
     def _turn_to(self, arm: int, yaw: float, pace: Pace) -> None:
         dt = self.period
@@ -198,6 +208,8 @@ class Arms:
                 self._poses[arm, 3:] = downward(yaw_of(self._poses[arm, 3:]) + self._turn[arm])
         action = self.world.actions.targets
         hinges = list(h1.HINGE_ACTIONS)
+        back = TORSO_BACK * self.period  # the inverse kinematics leaves the torso where it is
+        action[0] += min(max(h1.HOME[0] - action[0], -back), back)
         action[hinges] = self._ik.solve(action[hinges], self._poses[LEFT], self._poses[RIGHT])
         action[list(h1.GRIPS)] = self.widths
         return action
