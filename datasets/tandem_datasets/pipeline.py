@@ -18,7 +18,7 @@ from tandem_datasets.files import submit
 from tandem_datasets.parts import Block, EpisodeRows, Part
 
 _THREADS = 2  # that encode: more than that many cameras' pictures at video rate
-_PUT_OFF_S = 0.02
+_PUT_OFF_S = 0.1
 
 Sink = Callable[[EpisodeRows, Callable[[], Part]], None]
 

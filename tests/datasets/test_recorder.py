@@ -386,26 +386,30 @@ def test_sources_fit_their_column():
 def test_an_interrupt_while_committing_comes_when_it_is_certain(tmp_path):
     """Bugs: Ctrl-C struck between the commit and what its caller noted; put off, it waited for a sleep to end."""
     code = """
-        import os, signal, sys, threading, time
+        import os, signal, sys, time
         import numpy as np
         from tandem_datasets import files
         from tandem_datasets.embodiment import Camera, Embodiment
         from tandem_datasets.frames import EpisodeInfo, Frame, Observation, Source
         from tandem_datasets.recorder import Recorder
 
-        class Slow:
+        class Interrupting:
+            count = 0
+
             def run(self, operation, path, whole, half):
-                time.sleep(0.01)
+                self.count += 1
+                if self.count == 5:
+                    time.sleep(0.1)  # so that the main thread waits for the commit by now
+                    os.kill(os.getpid(), signal.SIGINT)
                 return whole()
 
         rig = Embodiment("rig", 30.0, False, (Camera("top", 4, 4),), (), ())
         nothing = np.zeros(0, np.float32)
         with Recorder(sys.argv[1], rig) as recorder:
-            files.inject(Slow())
+            files.inject(Interrupting())
             recorder.begin(EpisodeInfo(0, ""))
             seen = Observation({"top": np.zeros((4, 4, 3), np.uint8)}, nothing, "", 0)
             recorder.add(Frame(seen, nothing, Source.PERSON))
-            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
             try:
                 recorder.commit()
                 begin = time.monotonic()
