@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tandem_datasets.errors import TandemError
+from tandem_datasets.frames import EpisodeInfo
 from tandem_datasets.recorder import Recorder
 from tandem_datasets.store import Store
 from tandem_training.data import Order, Origin, load_frames, runs, split_episodes, statistics
@@ -61,6 +62,26 @@ def test_numbers_that_no_recorder_takes_are_refused(tmp_path, record):
         load_frames([path])
     with Recorder(path, load_frames([record(tmp_path / "b", ["e"])])[0].embodiment) as recorder:
         recorder.mark_deleted([1])
+    assert len(load_frames([path])[0].state) == 3
+
+
+@pytest.mark.parametrize(("key", "at"), [("data/top/c.0.0.0.0", 500), ("data/action/c.0.0", 4 * 8 + 2)])
+def test_changed_pixels_and_numbers_are_not_learned_from(tmp_path, record, key, at):
+    """A JPEG with another byte in it is a picture all the same, and a number a number."""
+    path = tmp_path / "a"
+    with Recorder(path, Store(record(tmp_path / "b", ["e"])).embodiment, codec="jpeg") as recorder:
+        for source in (record(tmp_path / "c", ["eee"]), record(tmp_path / "d", ["eee"])):
+            recorder.write_episode(EpisodeInfo(0, "say"), Store(source).frames(0))
+    assert len(load_frames([path])[0].state) == 6
+    data = bytearray((path / key).read_bytes())
+    data[at] ^= 4
+    (path / key).write_bytes(data)
+    damaged = 0 if "top" in key else 1
+    with pytest.raises(TandemError, match=rf"episode {damaged} is damaged .its checksum"):
+        load_frames([path])
+    assert len(load_frames([path], images="lazy")[0].state) == 6
+    with Recorder(path, Store(path).embodiment, codec="jpeg") as recorder:
+        recorder.mark_deleted([damaged])
     assert len(load_frames([path])[0].state) == 3
 
 

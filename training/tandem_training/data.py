@@ -80,7 +80,8 @@ def load_frames(paths: Sequence[str | Path], where: str = "data", images: str = 
     Args:
         paths: folders or URLs.
         where: begins the errors.
-        images: whether they are held in memory, see :func:`images.images_of`.
+        images: whether they are held in memory, see :func:`images.images_of`. If so all episodes are compared with
+            their checksums, too.
 
     Raises:
         TandemError: a store is missing, damaged or empty, embodiments differ, stores share episodes, nothing in them
@@ -114,9 +115,13 @@ def load_frames(paths: Sequence[str | Path], where: str = "data", images: str = 
         raise TandemError(
             f"{where}: none of {len(origin)} frames has a target (wanted: expert or person acting, or labels)"
         )
+    pictures = images_of(stores, rows, where, images)
+    if all(isinstance(held, np.ndarray) for held in pictures.values()):  # else that alone would be an epoch's reading
+        for store in stores:
+            store.verify(*store.kept.tolist())
     frames = Frames(
         embodiment=embodiment,
-        images=images_of(stores, rows, where, images),
+        images=pictures,
         state=whole["state"],
         target=target,
         origin=origin,
