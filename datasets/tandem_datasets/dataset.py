@@ -67,7 +67,8 @@ class WindowDataset:
         """
         wanted = np.asarray(windows, np.int64)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
-            raise TandemError(f"windows: number {wanted.max()} (allowed: 0..{len(self) - 1})")
+            wrong = wanted[(wanted < 0) | (wanted >= len(self))][0]
+            raise TandemError(f"windows: number {wrong} (allowed: 0..{len(self) - 1})")
         owner = np.searchsorted(self.ends, wanted, side="right")
         starts = np.append(0, self.ends)
         used = np.unique(owner)

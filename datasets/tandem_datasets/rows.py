@@ -92,7 +92,8 @@ class ColumnRows:
         if not len(rows) or not self.column.row_bytes:
             return
         if rows.min() < 0 or rows.max() >= len(self):
-            raise TandemError(f"{self._where}: {self.column.key}: row {rows.max()} (allowed: 0..{len(self) - 1})")
+            wrong = rows[(rows < 0) | (rows >= len(self))][0]
+            raise TandemError(f"{self._where}: {self.column.key}: row {wrong} (allowed: 0..{len(self) - 1})")
         fresh = np.append(True, rows[1:] != rows[:-1])  # padding repeats a row
         found = _runs(rows, fresh, self.column.rows_per_file)
         if self._place.local is None:

@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -192,8 +192,7 @@ def _read(path: Path) -> dict[str, Summary] | None:
     """What was kept there; None if nothing is, or it is damaged."""
     try:
         found: dict[str, dict[str, Any]] = json.loads(path.read_text("utf-8"))
-        known = {field.name for field in fields(Summary)}
-        return {key: Summary(**values) for key, values in found.items() if values.keys() == known} or None
+        return {key: Summary(**values) for key, values in found.items()} or None
     except (OSError, ValueError, TypeError, AttributeError):
         return None
 

@@ -135,7 +135,8 @@ class WindowReader:
         """
         wanted = np.asarray(windows, np.int64)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
-            raise TandemError(f"{self.store.where}: windows: number {wanted.max()} (allowed: 0..{len(self) - 1})")
+            wrong = wanted[(wanted < 0) | (wanted >= len(self))][0]
+            raise TandemError(f"{self.store.where}: windows: number {wrong} (allowed: 0..{len(self) - 1})")
         frames, empty = self.frames[wanted], empty or self._buffers
         seen, seen_is_pad = self.history(frames)
         acted, acted_is_pad = self.chunk(frames)
