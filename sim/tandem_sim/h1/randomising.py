@@ -94,6 +94,7 @@ class Randomiser:
             share = _share(rng, strength * MASS_SHARE)
             model.body_mass[body] = base.body_mass[body] * share
             model.body_inertia[body] = base.body_inertia[body] * share
+        mujoco.mj_setConst(model, mujoco.MjData(model))  # what follows from masses; stale, it makes the physics explode
 
 
 def _share(rng: np.random.Generator, most: float) -> float:
