@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from tandem_sim.h1.experts.arms import BRISK, CALM, Goal
-from tandem_sim.h1.experts.base import Steps
+from tandem_sim.h1.experts.base import Steps, together
 from tandem_sim.h1.experts.grasps import Grasp, comfort, grasps
 from tandem_sim.h1.experts.sight import Spot
 from tandem_sim.h1.experts.skills import HOVER, SAFE, Skills
@@ -17,7 +17,9 @@ from tandem_sim.h1.tasks.geometry import wrapped
 MEET_X = 0.31  # m: where the hands meet, within easy reach of both
 MEET_UP = 0.13  # m over the table: of a brick's centre; the higher, the farther apart the wrists
 PAD = 0.010  # m from a brick's end to the middle of the pads that hold it there
+HANDS = ("left", "right")
 SIDES = (1.0, -1.0)  # of the arms, along y
+FIRMLY = 0.02  # m that a grip is commanded narrower than a brick: as hard as it can
 LOWERING = 0.03  # m/s of a held brick that meets the table
 LAID_DEEP = 0.0025  # m that a brick on the table is commanded below where it meets it
 _COMFORT = 0.3  # what discomfort counts beside turning
@@ -36,6 +38,23 @@ class End:
 
 class Bimanual(Skills):
     """An expert that uses both hands."""
+
+    def reset(self) -> None:
+        super().reset()
+        self._quiet = False
+
+    def say(self, subgoal: str) -> None:
+        if not self._quiet:
+            super().say(subgoal)
+
+    def at_once(self, subgoal: str, *skills: Steps) -> Steps:
+        """Runs skills side by side under one subgoal, whatever they say."""
+        self.say(subgoal)
+        self._quiet = True
+        try:
+            yield from together(*skills)
+        finally:
+            self._quiet = False
 
     def off(self, slot: int) -> float:
         """How far from a brick's middle its ends are taken, m."""
@@ -76,6 +95,10 @@ class Bimanual(Skills):
     def held_end(self, arm: int, slot: int) -> float:
         """On which side of its own y an arm holds a brick, +1 or -1."""
         return math.copysign(1.0, self.sight.within(slot, self.arms.tcp(arm))[1])
+
+    def close(self, arm: int, slot: int, grasp: Grasp, seconds: float = 1.0) -> Steps:
+        yield from super().close(arm, slot, grasp, seconds)
+        self.arms.grip(arm, grasp.width - FIRMLY)
 
     def lift(self, arm: int, slot: int) -> Steps:
         """Raises a held brick straight off the table."""

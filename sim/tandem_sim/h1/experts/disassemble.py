@@ -4,8 +4,8 @@ import math
 from dataclasses import replace
 
 from tandem_sim.h1.experts.arms import BRISK, CALM, LEFT, RIGHT, Goal
-from tandem_sim.h1.experts.base import Failed, Steps, together
-from tandem_sim.h1.experts.bimanual import MEET_UP, MEET_X, SIDES, Bimanual
+from tandem_sim.h1.experts.base import Failed, Steps
+from tandem_sim.h1.experts.bimanual import HANDS, MEET_UP, MEET_X, SIDES, Bimanual
 from tandem_sim.h1.experts.grasps import nearer
 from tandem_sim.h1.experts.sight import Spot
 from tandem_sim.h1.tasks.disassemble import RESTS
@@ -23,7 +23,8 @@ class DisassembleExpert(Bimanual):
         if self.sight.attached(upper, lower):
             yield from self.hold_both(upper, lower)
             yield from self.pull(upper, lower)
-        yield from together(*(self.put_down(slot) for slot in (upper, lower)))
+        putting = f"put the {self.sight.name(upper)} and the {self.sight.name(lower)} down, apart"
+        yield from self.at_once(putting, *(self.put_down(slot) for slot in (upper, lower)))
         for slot in (upper, lower):
             if not self.clear(slot):
                 yield from self.leave(slot)
@@ -41,16 +42,16 @@ class DisassembleExpert(Bimanual):
                 yield from self.grasp(below, lower, self.best_end(below, lower, free).grasp)
                 yield from self.lift(below, lower)
             above = 1 - below
-            self.say(f"hold the {under} out to the {('left', 'right')[above]} hand")
             aside = SIDES[below] * self.task.half(lower)[1] / 2
             spot = Spot(MEET_X, aside, self.task.table + MEET_UP, self.meeting_yaw(below, free))
             waiting = self.best_end(above, upper, over).grasp.goal(self._carried(upper, lower, spot)).raised(WAIT)
-            yield from together(
+            yield from self.at_once(
+                f"hold the {under} out to the {HANDS[above]} hand",
                 self.carry(below, lower, lambda: spot, close=0.003),
                 self.travel(above, lambda: waiting, hover=0.0, close=0.01),
             )
         if not self.holds(above, upper):
-            self.say(f"take the {name} with the {('left', 'right')[above]} hand")
+            self.say(f"take the {name} with the {HANDS[above]} hand")
             grasp = self.best_end(above, upper, over).grasp
             yield from self.straight(above, lambda: grasp.goal(self.sight.spot(upper)), BRISK)
             yield from self.close(above, upper, grasp)

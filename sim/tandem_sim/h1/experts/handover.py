@@ -1,7 +1,7 @@
 """Handover: the left hand takes the brick by one end and offers it over the table's middle to the right one."""
 
 from tandem_sim.h1.experts.arms import BRISK, LEFT, RIGHT, Goal
-from tandem_sim.h1.experts.base import Steps, together
+from tandem_sim.h1.experts.base import Steps
 from tandem_sim.h1.experts.bimanual import MEET_UP, MEET_X, Bimanual
 from tandem_sim.h1.experts.sight import Spot
 from tandem_sim.h1.tasks.handover import Handover
@@ -39,11 +39,11 @@ class HandoverExpert(Bimanual):
         if not held:
             yield from self.grasp(LEFT, slot, self.best_end(LEFT, slot).grasp)
             yield from self.lift(LEFT, slot)
-        self.say(f"offer the {self.sight.name(slot)} to the right hand")
         yaw = self.meeting_yaw(LEFT, self.held_end(LEFT, slot))
         spot = Spot(MEET_X, 0.0, self.task.table + MEET_UP, yaw)
         waiting = self.taking(slot, spot).raised(READY)
-        yield from together(
+        yield from self.at_once(
+            f"offer the {self.sight.name(slot)} to the right hand",
             self.carry(LEFT, slot, lambda: spot, close=0.002),
             self.travel(RIGHT, lambda: waiting, hover=0.0, close=0.01),
         )

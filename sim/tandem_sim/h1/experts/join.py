@@ -1,27 +1,36 @@
-"""Join: a brick in each hand, held by its outer end; the one is pressed onto the other in the air, half way off it."""
+"""Join: a brick in each hand, held by its outer end; the one is pressed onto the other in the air, a stud off it."""
 
 from tandem_sim.bricks.grid import Seat
 from tandem_sim.h1.experts.arms import CALM, LEFT, RIGHT
-from tandem_sim.h1.experts.base import Failed, Steps, together
-from tandem_sim.h1.experts.bimanual import MEET_UP, MEET_X, SIDES, Bimanual
+from tandem_sim.h1.experts.base import Failed, Steps
+from tandem_sim.h1.experts.bimanual import HANDS, MEET_UP, MEET_X, SIDES, Bimanual
 from tandem_sim.h1.experts.grasps import Grasp
 from tandem_sim.h1.experts.seats import Putting
 from tandem_sim.h1.experts.sight import Spot
-from tandem_sim.h1.experts.skills import HOVER, TRIES
+from tandem_sim.h1.experts.skills import TRIES
 
-OVERLAP = 2  # studs along the bricks: the hands stay apart, and a press needs little force
+OVER = 0.012  # m over its seat from where the upper brick comes down; higher, it meets the other hand's palm
+GENTLY = 0.012  # m/s of a press; a faster one at the outer ends tilts the bricks, and comes off again
+OVERLAP = 3  # studs along the bricks: fewer hold less of the turning that a press at the outer ends causes
+OFF_UPPER, OFF_LOWER = 0.018, 0.0285  # m from the middle of a brick to its hand: wrists and fingers stay apart
 
 
 class JoinExpert(Bimanual):
     """Both hands take their bricks at the same time, bring them together, press, and hold the pair up."""
 
+    def off(self, slot: int) -> float:
+        upper, _ = self.task.layout.roles[:2]
+        return OFF_UPPER if slot == upper else OFF_LOWER
+
     def plan(self) -> Steps:
         upper, lower = self.task.layout.roles[:2]
+        name, under = self.sight.name(upper), self.sight.name(lower)
         if not self.sight.attached(upper, lower):
             above, below = self.arms_of(upper, lower)
-            yield from together(self.fetch(below, lower), self.fetch(above, upper))
+            taking = f"take the {name} with the {HANDS[above]} hand and the {under} with the {HANDS[below]} hand"
+            yield from self.at_once(taking, self.fetch(below, lower), self.fetch(above, upper))
             yield from self.meet(above, upper, below, lower)
-        self.say(f"hold the {self.sight.name(upper)} and the {self.sight.name(lower)} up")
+        self.say(f"hold the {name} and the {under} up")
 
     def arms_of(self, upper: int, lower: int) -> tuple[int, int]:
         """Which arm takes which: who holds one goes on, else each takes what lies on its side."""
@@ -46,27 +55,28 @@ class JoinExpert(Bimanual):
         aside = SIDES[below] * (self.task.sizes[lower].ny - OVERLAP) * self.world.settings.pitch / 2
         yaws = [self.meeting_yaw(arm, self.held_end(arm, slot)) for arm, slot in ((above, upper), (below, lower))]
         rest = Spot(MEET_X, aside, self.task.table + MEET_UP, yaws[1])
-        ready = Spot(MEET_X, -aside, rest.z + self.task.height + HOVER, yaws[0])
+        ready = Spot(MEET_X, -aside, rest.z + self.task.height + OVER, yaws[0])
 
         def over() -> Spot:
             there = self.sight.seat_spot(upper, lower, seat)
-            return Spot(there.x, there.y, there.z + HOVER / 2, there.yaw)
+            return Spot(there.x, there.y, there.z + OVER, there.yaw)
 
-        self.say(f"bring the {name} over the {under}")
-        yield from together(
-            self.carry(below, lower, lambda: rest, close=0.002), self.carry(above, upper, lambda: ready, close=0.004)
+        yield from self.at_once(
+            f"bring the {name} over the {under}",
+            self.carry(below, lower, lambda: rest, close=0.002),
+            self.carry(above, upper, lambda: ready, close=0.004),
         )
         for _ in range(TRIES):
             self.say(f"align the {name} with the {under}")
             yield from self.straight(above, lambda: self.held_at(above, upper, over()))
             self.say(f"press the {name} onto the {under}")
-            if (yield from self.press(above, upper, lower, Putting(Grasp(0.0, 0.0, 0.0), seat, 0.0))):
+            if (yield from self.press(above, upper, lower, Putting(Grasp(0.0, 0.0, 0.0), seat, 0.0), GENTLY)):
                 yield from self.ease(above)
                 return
         raise Failed(f"the {name} does not go onto the {under}")
 
     def seat(self, above: int, upper: int, below: int, lower: int) -> Seat:
-        """Where the upper brick goes: half way off the lower one, away from the hand that holds that."""
+        """Where the upper brick goes: a stud off the lower one, away from the hand that holds that."""
         size, under = self.sight.size(upper), self.sight.size(lower)
         end = self.held_end(below, lower)
         turns = 0 if end * self.held_end(above, upper) < 0 else 2

@@ -173,9 +173,13 @@ class Skills(Expert):
             raise Failed(f"the {name} does not go onto the {below}")
 
     def press(
-        self, arm: int, slot: int, lower: int, putting: Putting, seconds: float = 5.0
+        self, arm: int, slot: int, lower: int, putting: Putting, pressing: float = PRESSING, seconds: float = 5.0
     ) -> Generator[None, None, bool]:
-        """Lowers the held brick onto its seat and presses until it is attached; returns whether it is."""
+        """Lowers the held brick onto its seat and presses until it is attached; returns whether it is.
+
+        Args:
+            pressing: m/s, at which the brick meets the lower one and the press grows.
+        """
         aim = self.held_at(arm, slot, self.sight.seat_spot(slot, lower, putting.seat))
         for _ in range(self.steps(seconds)):
             if self.sight.attached(slot, lower):
@@ -187,7 +191,7 @@ class Skills(Expert):
             high = self.sight.spot(slot).z - self.sight.seat_spot(slot, lower, putting.seat).z
             if high > 0.003:
                 aim = self.held_at(arm, slot, self.sight.seat_spot(slot, lower, putting.seat))
-            speed = PRESSING + math.sqrt(CALM.acceleration * max(high - SLOW_FROM, 0.0))
+            speed = pressing + math.sqrt(CALM.acceleration * max(high - SLOW_FROM, 0.0))
             deep = Goal(aim.x, aim.y, aim.z - 2 * PRESS_DEEP, aim.yaw)
             self.arms.toward(arm, deep, replace(CALM, speed=speed))
             yield

@@ -33,13 +33,13 @@ class Join(Task):
         return tuple(SIZES[self._mixed[k % len(self._mixed)]] for k in range(2 + self.distractors))
 
     def lay_out(self, rng: np.random.Generator) -> Layout:
-        roles = tuple(int(k) for k in rng.permutation(len(self.sizes)))
+        upper, lower = (int(k) for k in rng.permutation(2))  # the long ones: two hands fit on no others
+        roles = (upper, lower, *range(2, len(self.sizes)))
         side = int(rng.integers(2))
         zones = [ANY] * len(self.sizes)
         zones[roles[0]], zones[roles[1]] = (LEFT, RIGHT)[side], (RIGHT, LEFT)[side]
         places = spread(rng, zones, [self.radius(slot) for slot in range(len(self.sizes))])
         colours = self.draw_colours(rng)
-        upper, lower = roles[:2]
         size = size_name(self.sizes[upper])
         instruction = self.word(rng, WORDINGS, upper=colours[upper], lower=colours[lower], size=size)
         return Layout(places, colours, roles, instruction)
