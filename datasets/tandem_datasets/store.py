@@ -121,7 +121,7 @@ class Store:
 
     @property
     def digest(self) -> str:
-        """A short hash of embodiment, episode ends, facts and checksums: it names the committed content."""
+        """A short hash of embodiment, episode ends, facts, texts and checksums: it names the committed content."""
         if self._digest is None:
             parts = hashlib.sha256(self.embodiment.digest.encode())
             parts.update(self._ends.astype("<i8").tobytes())
@@ -129,6 +129,7 @@ class Store:
                 parts.update(self.load_episodes(key).tobytes())
             for key in ("task", *NAMED):
                 parts.update(json.dumps(self.episode_texts(key)).encode())
+            parts.update(json.dumps(self.instructions).encode())  # frames' checksums know them by number only
             parts.update(b"".join(self._provenance(0, self.n_episodes)))
             self._digest = parts.hexdigest()[:16]
         return self._digest

@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 from dataclasses import replace
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -258,6 +259,19 @@ def test_the_digest_names_the_content(tmp_path, embodiment, make_frames):
     with Recorder(tmp_path / "b", embodiment) as recorder:
         recorder.write_episode(EpisodeInfo(4, ""), make_frames(embodiment, 3))
     assert len({Store(tmp_path / name).digest for name in "abcd"}) == 4
+
+
+def test_the_digest_covers_what_frames_are_told(tmp_path, embodiment, make_frames):
+    """Bug: only the first instruction of an episode was in it; the checksum knows the others by their numbers."""
+    for name, later in (("a", "put it left"), ("b", "put it right")):
+        frames = [
+            replace(f, observation=replace(f.observation, instruction=later if t else "take it"))
+            for t, f in enumerate(make_frames(embodiment, 3))
+        ]
+        with Recorder(tmp_path / name, embodiment) as recorder:
+            recorder.write_episode(EpisodeInfo(4, "take it", uuid=str(UUID(int=1))), frames)
+    assert Store(tmp_path / "a").load_episodes("checksum") == Store(tmp_path / "b").load_episodes("checksum")
+    assert Store(tmp_path / "a").digest != Store(tmp_path / "b").digest
 
 
 def test_a_store_travels_to_workers(recorded):
