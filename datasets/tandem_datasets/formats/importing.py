@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tandem_datasets.codecs import DEFAULT_CODEC, codec_by_name
 from tandem_datasets.errors import TandemError
+from tandem_datasets.files import sync_folder
 from tandem_datasets.formats import Source, is_store
 from tandem_datasets.frames import EpisodeInfo, Frame
 from tandem_datasets.progress import Progress, silent
@@ -82,6 +83,7 @@ def write_beside(place: Path, fill: Callable[[Path], None], where: str) -> Path:
             beside = Path(scratch, place.name)
             fill(beside)
             os.replace(beside, place)
+        sync_folder(str(place.parent))
     except OSError as error:
         raise TandemError(f"{where}: cannot be written: {error.strerror or error}") from error
     return place
