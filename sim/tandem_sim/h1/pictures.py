@@ -1,5 +1,8 @@
 """The pictures of one world: what its cameras see now."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import mujoco
 import numpy as np
 
@@ -29,21 +32,22 @@ class Pictures:
         """Every stream of the settings, fresh arrays (H, W, C)."""
         settings, model, data = self._settings, self._model, self._data
         height, width = settings.image_shape
-        drawing = self._ready()
         pixels = {}
-        for name in settings.cameras:
-            camera = self._scene.cameras[name]
-            pixels[name], depth = drawing.draw(model, data, camera, height, width, settings.depth)
-            if depth is not None:
-                pixels[f"{name}_depth"] = depth
-            if settings.segmentation:
-                ids = self._scene.segments
-                pixels[f"{name}_segmentation"] = drawing.segment(model, data, camera, height, width, ids)
+        with self._ready() as drawing:
+            for name in settings.cameras:
+                camera = self._scene.cameras[name]
+                pixels[name], depth = drawing.draw(model, data, camera, height, width, settings.depth)
+                if depth is not None:
+                    pixels[f"{name}_depth"] = depth
+                if settings.segmentation:
+                    ids = self._scene.segments
+                    pixels[f"{name}_segmentation"] = drawing.segment(model, data, camera, height, width, ids)
         return pixels
 
     def front(self, side_px: int = 256) -> np.ndarray:
         """What the front camera sees, (side, side, 3) uint8."""
-        return self._ready().draw(self._model, self._data, self._scene.cameras["front"], side_px, side_px)[0]
+        with self._ready() as drawing:
+            return drawing.draw(self._model, self._data, self._scene.cameras["front"], side_px, side_px)[0]
 
     def large(self, caption: str) -> np.ndarray:
         """A picture for people, with a caption below."""
@@ -51,8 +55,9 @@ class Pictures:
         mean = fine.reshape(LARGE_PX, _FINE, LARGE_PX, _FINE, 3).mean((1, 3)).astype(np.uint8)
         return enlarge(mean, LARGE_PX, [caption])
 
-    def _ready(self) -> Renderer:
+    @contextmanager
+    def _ready(self) -> Iterator[Renderer]:
         mujoco.mj_camlight(self._model, self._data)
-        drawing = renderer(self._scene.key, self._model)
-        drawing.update(self._model, self._data)
-        return drawing
+        with renderer(self._scene.key, self._model) as drawing:
+            drawing.update(self._model, self._data)
+            yield drawing

@@ -1,13 +1,15 @@
-"""Draws MuJoCo scenes off screen: one OpenGL context and renderer a thread and model structure, tuned for speed.
+"""Draws MuJoCo scenes off screen: one OpenGL context and renderer a process and model structure, tuned for speed.
 
 Nothing here touches OpenGL before the first picture is asked for, so that a state-only environment runs on a machine
 without any. Of the flags, shadows cost most in software; multisampling is off in the model itself (``offsamples``).
 """
 
+import atexit
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import mujoco
@@ -21,23 +23,22 @@ _OFF = [int(flag) for flag in (_FLAG.mjRND_SHADOW, _FLAG.mjRND_REFLECTION, _FLAG
 _IDS = [int(flag) for flag in (_FLAG.mjRND_SEGMENT, _FLAG.mjRND_IDCOLOR)]
 _HELP = "install libegl1 and libgl1-mesa-dri, set MUJOCO_GL=egl, or choose cameras=[]"
 
-_local = threading.local()
+_known: dict[object, "Renderer"] = {}
+_lock = threading.Lock()  # an OpenGL context belongs to one thread at a time
 
 
 class Renderer:
     """Pictures of scenes that share a model's structure (colours, poses, lights and cameras may differ).
 
-    Args:
-        model: one of them; its ``vis.global_.offwidth`` and ``offheight`` bound the pictures.
+    Its methods want its context to be current, as it is within :func:`renderer`.
 
-    Raises:
-        TandemError: there is no OpenGL here.
+    Args:
+        context: of OpenGL, current.
+        model: one of the models.
     """
 
-    def __init__(self, model: mujoco.MjModel) -> None:
-        where = model.vis.global_
-        self._gl = _context(where.offwidth, where.offheight)
-        self._gl.make_current()
+    def __init__(self, context: Any, model: mujoco.MjModel) -> None:
+        self.context = context
         self._mjr = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._mjr)
         self._mjr.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR  # type: ignore[assignment]
@@ -84,7 +85,6 @@ class Renderer:
 
     def _aim(self, model: mujoco.MjModel, data: mujoco.MjData, camera: int, height: int, width: int) -> Any:
         self._camera.fixedcamid = camera
-        self._gl.make_current()
         mujoco.mjv_updateCamera(model, data, self._camera, self._scene)
         return mujoco.MjrRect(0, 0, width, height)
 
@@ -97,9 +97,7 @@ class Renderer:
 
     def close(self) -> None:
         """Frees what the graphics driver holds."""
-        self._gl.make_current()
         self._mjr.free()
-        self._gl.free()
 
 
 def set_flags(scene: mujoco.MjvScene) -> None:
@@ -107,13 +105,55 @@ def set_flags(scene: mujoco.MjvScene) -> None:
     scene.flags[_OFF] = False
 
 
-def renderer(key: object, model: mujoco.MjModel) -> Renderer:
-    """This thread's renderer for models with the structure that ``key`` stands for."""
-    known: dict[tuple[int, object], Renderer] = _local.__dict__.setdefault("renderers", {})
-    mine = (os.getpid(), key)  # a forked child must not use its parent's context
-    if mine not in known:
-        known[mine] = Renderer(model)
-    return known[mine]
+@contextmanager
+def renderer(key: object, model: mujoco.MjModel) -> Iterator[Renderer]:
+    """This process's renderer for models with the structure that ``key`` stands for, ready to draw.
+
+    Its size is the largest picture that ``model.vis.global_`` allows.
+
+    Raises:
+        TandemError: there is no OpenGL here.
+    """
+    with _lock:
+        if key not in _known:
+            _known[key] = _make(model)
+        drawing = _known[key]
+        with drawing.context.as_current():
+            yield drawing
+
+
+def _make(model: mujoco.MjModel) -> Renderer:
+    if _inherited:
+        raise TandemError("OpenGL: this process was forked from one that draws (allowed: one that was spawned)")
+    context = _context(model.vis.global_.offwidth, model.vis.global_.offheight)
+    with context.as_current():
+        drawing = Renderer(context, model)
+    if not _known:
+        atexit.register(_close_all)  # later registered than the driver's own end, hence sooner called
+    return drawing
+
+
+def _close_all() -> None:
+    with _lock:
+        for drawing in _known.values():
+            with drawing.context.as_current():  # in another one, what has the same numbers there would be freed
+                drawing.close()
+            drawing.context.free()
+        _known.clear()
+
+
+def _after_fork() -> None:
+    """Of a process that draws, a forked child can not: the graphics driver's threads stay behind, and it would wait."""
+    if _known:
+        _inherited.append(dict(_known))  # kept, since its parent still uses them
+        _known.clear()
+        atexit.unregister(_close_all)
+
+
+_inherited: list[dict[object, Renderer]] = []
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def require(where: str) -> None:

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -96,6 +97,37 @@ def test_large_pictures_carry_the_instruction():
     assert picture.shape == (512 + 48, 512, 3)
     assert picture.std() > 20
     assert H1Env("reach", cameras=()).render() is None
+
+
+def test_threads_take_turns_and_scenes_do_not_disturb_each_other():
+    env, pixels = seen("stack", 1, cameras=("front",), image_size=32)
+    other, _ = seen("place", 1, cameras=("front",), image_size=48)
+    found = []
+
+    def look():
+        other.reset(seed=1)
+        found.append(env.reset(seed=1)[0]["pixels"]["front"])
+
+    threads = [threading.Thread(target=look) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+        thread.join()
+    assert [image.tobytes() for image in found] == [pixels["front"].tobytes()] * 2
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_that_was_forked_from_one_that_draws_says_so_instead_of_waiting():
+    env, _ = seen("reach", 0, cameras=("front",), image_size=16)
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            env.reset(seed=0)
+        except TandemError as error:
+            os.write(theirs, str(error).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert b"was forked from one that draws" in os.read(ours, 1000)
 
 
 def test_steps_that_nobody_looks_at_draw_nothing():
