@@ -88,10 +88,10 @@ class Committer:
         """
         self.failure = None  # whatever it was, it is tried once more
         number, count = self._writer.n_episodes, len(self.finished) + (last is not None)
-        name = f"episode {number}" if count < 2 else f"episodes {number} to {number + count - 1}"
         try:
             if self._any_released:
                 self._commit_finished()
+                number, count = self._writer.n_episodes, 1
             if last is not None:
                 self.finish(last)
             self._raise_lost()
@@ -103,8 +103,14 @@ class Committer:
                 del self.finished[-1]
                 self._open = last[0]
             self._raise_lost()
-            end = "in the store, but the disk did not confirm it" if committed else "kept: commit again, or abort"
+            name = f"episode {number}" if count < 2 else f"episodes {number} to {number + count - 1}"
+            kept = not committed or (last is not None and self.keeps(last[0]))
+            end = "kept: commit again, or abort" if kept else "in the store, but the disk did not confirm it"
             raise TandemError(f"{self._writer.where}: {name}: not written: {_reason(error)} ({end})") from error
+
+    def keeps(self, rows: EpisodeRows) -> bool:
+        """Whether they are the open episode's, and not lost."""
+        return self._open is rows and not rows.dropped
 
     def mark(self, episodes: Sequence[int], deleted: bool) -> None:
         """Sets or lifts the mark of deletion; raises TandemError if the disk refuses."""
@@ -131,7 +137,8 @@ class Committer:
                 self._commit_finished()
             self.dirty = True
             self._require_clean()
-        except OSError as error:
+        except (OSError, MemoryError) as error:
+            self._after(error)
             raise TandemError(f"{self._writer.where}: cannot be recovered: {_reason(error)}") from error
 
     def _commit_finished(self) -> None:

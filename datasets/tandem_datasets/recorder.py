@@ -291,12 +291,14 @@ class Recorder:
         try:
             self._pipeline.call(lambda: self._committer.commit(last))
         except TandemError:
-            if last is None or last[0].dropped or self._writer.n_episodes > self.n_episodes - self._waiting:
+            if last is not None and not self._committer.keeps(last[0]):
                 self._episode = None
+            self._forget_dropped()
             self._recount()
             raise
         self._waiting = 0
-        self._episode = None
+        if last is not None:
+            self._episode = None
 
     def _raise_failure(self, episode: _OpenEpisode) -> None:
         """Tries once more what failed, and tells if it still does: nothing more is taken then, so memory is bounded."""
@@ -311,11 +313,14 @@ class Recorder:
         """Tells of lost frames once; an open episode that they belong to is dropped."""
         lost = self._committer.lost
         if lost:
-            if self._episode is not None and self._episode.rows.dropped:
-                self.abort()
+            self._forget_dropped()
             self._committer.lost = ""
             self._recount()
             raise TandemError(f"{self._where}: {lost}")
+
+    def _forget_dropped(self) -> None:
+        if self._episode is not None and self._episode.rows.dropped:
+            self.abort()
 
     def _recount(self) -> None:
         finished = self._committer.finished

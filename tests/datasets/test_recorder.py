@@ -508,3 +508,26 @@ def test_a_long_episode_that_waits_for_its_group_is_kept(tmp_path, embodiment, m
     assert store.episode_ends.tolist() == [600, 640]
     assert_same_frames(store.frames(0), long)
     assert_same_frames(store.frames(1), short)
+
+
+def test_an_open_episode_stays_open_while_finished_ones_are_committed(
+    tmp_path, embodiment, make_frames, assert_same_frames
+):
+    """Bug: whoever flushed, or set a mark, was rid of the open episode without a word."""
+    episodes = [make_frames(embodiment, 5 + k, seed=k) for k in range(4)]
+    with Recorder(tmp_path / "a", embodiment, group=3) as recorder:
+        for commit in (recorder.flush, lambda: recorder.mark_deleted([0])):
+            first, second = episodes[recorder.n_episodes], episodes[recorder.n_episodes + 1]
+            recorder.write_episode(INFO, first)
+            recorder.begin(INFO)
+            recorder.add(second[0])
+            commit()
+            assert recorder.n_open_frames == 1
+            for frame in second[1:]:
+                recorder.add(frame)
+            recorder.commit()
+            recorder.flush()
+    store = Store(tmp_path / "a")
+    assert store.kept.tolist() == [1, 2, 3]
+    for k, frames in enumerate(episodes):
+        assert_same_frames(store.frames(k), frames)

@@ -227,6 +227,34 @@ def test_a_full_disk_at_the_commit_after_a_long_one(tmp_path, embodiment, make_f
         assert_same_frames(store.frames(1), short)
 
 
+def test_a_full_disk_between_a_long_episode_and_the_next(tmp_path, embodiment, make_frames, assert_same_frames, refuse):
+    """The first goes in by itself, and the second is not in for that."""
+
+    class Full:
+        commits = 0
+
+        def run(self, operation, path, whole, half):
+            self.commits += operation == "rename" and path.endswith("episode_ends/zarr.json")
+            if self.commits and operation == "write":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return whole()
+
+    long, short = make_frames(embodiment, 600), make_frames(embodiment, 40, seed=1)
+    with Recorder(tmp_path / "a", embodiment, group=2) as recorder:
+        recorder.write_episode(INFO, long)
+        _record(recorder, short)
+        refuse(Full())
+        with pytest.raises(TandemError, match=r"episode 1: not written: No space left on device .kept"):
+            recorder.commit()
+        assert (recorder.n_episodes, recorder.n_open_frames) == (1, 40)
+        refuse(None)
+        recorder.commit()
+        assert (recorder.n_episodes, recorder.n_frames) == (2, 640)
+    store = Store(tmp_path / "a")
+    assert_same_frames(store.frames(0), long)
+    assert_same_frames(store.frames(1), short)
+
+
 @pytest.mark.parametrize("operation", ["open", "write", "sync", "sync folder", "rename"])
 def test_a_commit_that_fails_can_be_tried_again(
     tmp_path, embodiment, make_frames, assert_same_frames, refuse, operation
