@@ -5,7 +5,7 @@ import math
 from tandem_datasets.embodiment import Camera, Encoding, Intrinsics
 from tandem_sim.h1.settings import Settings
 
-FOVY_DEG = {"front": 33.0, "head": 48.0, "left_wrist": 70.0, "right_wrist": 70.0}  # vertical field of view
+FOVY_DEG = {"front": 34.0, "head": 48.0, "left_wrist": 70.0, "right_wrist": 70.0}  # vertical field of view
 
 
 def described(settings: Settings) -> tuple[Camera, ...]:

@@ -24,7 +24,7 @@ TABLE_HALF = (0.19, 0.50, 0.015)  # m
 TABLE_X = 0.36  # m, of its middle
 PLATE = "plate"
 
-EYE, LOOKED_AT = (0.90, 0.0, 1.72), (0.30, 0.0, 1.14)  # m, of the camera ``front``
+EYE, LOOKED_AT = (0.88, 0.0, 1.76), (0.27, 0.0, 1.16)  # m, of the camera ``front``
 _TABLE_RGBA = (0.56, 0.53, 0.48, 1.0)
 _FLOOR_RGBA = (0.30, 0.32, 0.35, 1.0)
 _LEG_RGBA = (0.30, 0.30, 0.32, 1.0)
