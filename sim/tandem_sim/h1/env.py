@@ -93,7 +93,8 @@ class H1Env(gymnasium.Env):
         own = self.world.own()
         self._trial.begin(self._layout, self.world.seen(own))
         observation = self._observe(own)
-        self._show()
+        if self.render_mode == "human":
+            self._show()
         return observation, {}
 
     def step(self, action: np.ndarray | None) -> tuple[dict, float, bool, bool, dict]:
@@ -113,7 +114,8 @@ class H1Env(gymnasium.Env):
         if verdict.outcome:
             info["outcome"], info["grade"] = verdict.outcome, dict(verdict.parts)
         observation = self._observe(own)
-        self._show()
+        if self.render_mode == "human":
+            self._show()
         return observation, verdict.reward, verdict.terminated, verdict.truncated, info
 
     def expert_action(self) -> np.ndarray:
@@ -144,15 +146,15 @@ class H1Env(gymnasium.Env):
             self._window = None
 
     def _observe(self, own: np.ndarray) -> dict[str, Any]:
-        observation: dict[str, Any] = {"agent_pos": self.world.state(own), "instruction": self.layout.instruction}
+        assert self._layout is not None
+        observation: dict[str, Any] = {"agent_pos": self.world.state(own), "instruction": self._layout.instruction}
         if self.settings.cameras:
             observation["pixels"] = self._pictures.all()
         return observation
 
     def _show(self) -> None:
-        if self.render_mode == "human":
-            self._window = self._window or window.Window(f"H1: {self.task.name}")
-            self._window.show(self._pictures.front(), [self.task_description])
+        self._window = self._window or window.Window(f"H1: {self.task.name}")
+        self._window.show(self._pictures.front(), [self.task_description])
 
 
 def _check_render_mode(mode: str | None) -> str | None:

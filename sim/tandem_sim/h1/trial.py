@@ -30,6 +30,7 @@ class Trial:
         self.steps = 0
         self._needed = round(STILL_S * task.settings.rate_hz)
         self._lasted = 0
+        self._horizon = task.horizon
         self._progress = 0.0
         self._lowest = task.table - FALLEN
         self._at_stake: tuple[int, ...] = ()
@@ -51,7 +52,7 @@ class Trial:
         progress = 1.0 if success else min(there, ALMOST)
         reward, self._progress = progress - self._progress, progress
         fell = not success and self._fallen(seen)
-        truncated = not success and not fell and self.steps >= task.horizon
+        truncated = not success and not fell and self.steps >= self._horizon
         outcome = ""
         if success:
             outcome = "success"

@@ -51,6 +51,7 @@ class World:
         self._places = StateReader.places(self._sensed)
         self._randomiser = Randomiser(self.scene, self.model, settings.randomise)
         self._layout: Layout | None = None
+        self._substeps = settings.substeps
         self.late_substeps = 0  # before a command takes effect
 
     @property

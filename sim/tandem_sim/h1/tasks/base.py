@@ -110,6 +110,7 @@ class Task(ABC):
 
     def __init__(self, settings: Settings, table: float) -> None:
         self.settings, self.table = settings, table
+        self.height = BRICK_HEIGHT * settings.pitch  # m, of a brick without its studs
         self.sizes: tuple[BrickSize, ...] = self.choose_sizes()
         if len(self.sizes) > len(settings.colours):
             raise TandemError(
@@ -139,11 +140,6 @@ class Task(ABC):
     def needed(self) -> int:
         """How many bricks, the first of the roles, are no distractors."""
         return len(self.sizes) - self.distractors
-
-    @property
-    def height(self) -> float:
-        """Of a brick without its studs, m."""
-        return BRICK_HEIGHT * self.settings.pitch
 
     def plate(self) -> BrickSize | None:
         """The baseplate that the task has, fixed on the table's middle."""
