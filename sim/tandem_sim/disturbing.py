@@ -10,7 +10,7 @@ from tandem_datasets.embodiment import ActionKind, Embodiment
 
 LASTS_S = (0.1, 0.4)  # how long a disturbance is, drawn evenly
 PUSH = 0.5  # of its limit that a displacement is pushed by, at most
-TURN = 0.08  # rad that a joint's target is turned by, at most
+TURN = 0.01  # rad a step that a joint's target is turned by, at most: who plans from the last target adds it up
 AT_REST = 0.01  # of the limits: actions that move nothing faster
 
 

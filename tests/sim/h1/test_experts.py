@@ -50,6 +50,11 @@ def test_stacking_works_in_every_mode(options):
     assert outcomes(roll("stack", **options)) == ["success"] * 2
 
 
+def test_a_brick_is_pressed_on_once_and_stays():
+    """Moving the arm while it still gripped peeled bricks off the plate again in every fourth episode."""
+    assert max(result.steps for result in roll("place", 6)) < 230
+
+
 def test_a_plan_of_four_bricks_is_built():
     plan = "red 2x4 on blue 2x4, shifted by one stud; green 2x2 on red 2x4, shifted by one stud; white 2x3 on green 2x2"
     assert outcomes(roll("build", 1, plan=plan)) == ["success"]

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from tandem_sim.h1.experts.arms import LEFT, RIGHT, Goal
 from tandem_sim.h1.experts.sight import Sight, Spot
-from tandem_sim.h1.tasks.geometry import wrapped
+from tandem_sim.h1.tasks.geometry import gap, wrapped
 from tandem_sim.h1.wrist import MAX_WIDTH, TIP
 
 SPARE = 0.014  # m between both fingers and the brick when open: what an approach needs
+FINGER_AT = MAX_WIDTH / 2 + 0.006  # m of an open finger's middle from the TCP
+FINGER_ROOM = 0.012  # m around it: half of what it measures, and a little more
 OVER_GROUND = 0.0015  # m between the fingertips and what the brick lies on
 # rad, of a gripper pointing down, where the left arm can turn it all over the table; mirrored for the right one
 TURNS = (-2.3, 1.65)
@@ -49,6 +51,18 @@ def grasps(sight: Sight, slot: int) -> Iterator[Grasp]:
         across = half[1] if turns % 2 == 0 else half[0]  # with the brick's yaw the fingers open along its y
         if 2 * across + SPARE <= MAX_WIDTH:
             yield Grasp(turns * math.pi / 2, up, 2 * across)
+
+
+def crowded(sight: Sight, slot: int, grasp: Grasp) -> bool:
+    """Whether an open finger would come down on another brick."""
+    goal = grasp.goal(sight.spot(slot))
+    along = goal.yaw + math.pi / 2  # the fingers open along the TCP's x axis
+    for side in (-FINGER_AT, FINGER_AT):
+        finger = (goal.x + side * math.cos(along), goal.y + side * math.sin(along), goal.z)
+        others = (other for other in range(len(sight.task.sizes)) if other != slot)
+        if any(gap(sight.pose(other), sight.task.half(other), finger) < FINGER_ROOM for other in others):
+            return True
+    return False
 
 
 def nearer(y: float) -> int:

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from tandem_sim.bricks.grid import Seat
-from tandem_sim.h1.experts.grasps import Grasp, comfort, grasps
+from tandem_sim.h1.experts.grasps import Grasp, comfort, crowded, grasps
 from tandem_sim.h1.experts.sight import Sight
 from tandem_sim.h1.tasks.geometry import wrapped
 from tandem_sim.h1.tasks.plan import middle_seat, same_seat
 
 _SIDEWAYS = 0.5  # rad that a seat across the lower brick counts as worse than one along it
+_CROWDED = 3.0  # rad that a grasp beside another brick counts as worse
 _COMFORT = 0.3  # what discomfort counts beside turning
 
 
@@ -55,6 +56,7 @@ def best(sight: Sight, arm: int, upper: int, lower: int, seats: Iterable[tuple[S
         for grasp in grasps(sight, upper):
             take, put = wrapped(spot.yaw + grasp.turn), wrapped(there.yaw + grasp.turn)
             turning = abs(take - now) + abs(put - take)  # a gripper does not turn through its stops
+            turning += _CROWDED if crowded(sight, upper, grasp) else 0.0
             cost = price + turning + _COMFORT * (comfort(arm, take) + comfort(arm, put))
             found.append(Putting(grasp, seat, cost))
     assert found

@@ -20,6 +20,7 @@ from tandem_sim.h1.tasks.geometry import wrapped
 from tandem_sim.h1.wrist import MAX_WIDTH
 
 SQUEEZE = 0.012  # m that a grip is commanded narrower than the brick
+LOOSE = 1.0  # N of a grip that holds nothing any more
 FIRM = 8.0  # N of a grip that holds a brick
 OFF_WIDTH = 0.003  # m by which a held brick's width may seem other than it is
 HOVER = 0.028  # m over its goal at which a gripper or a brick comes down straight
@@ -27,7 +28,7 @@ FUNNEL = 1.3  # m that a gripper may be higher for each m that it is beside its 
 BESIDE, ASKEW = 0.002, 0.06  # m and rad of the goal within which it comes down
 SAFE = 0.075  # m over the table: brick and fingers are clear of bricks that lie there
 LET_GO = 0.016  # m that a grip opens more than the brick is wide
-PRESS_DEEP = 0.012  # m that a press may be commanded below where it meets
+PRESS_DEEP = 0.006  # m that a press may be commanded below where it meets
 PRESSING = 0.03  # m/s of a brick that meets another, and presses
 SLOW_FROM = 0.003  # m over the seat: at that speed from here on
 TRIES = 3
@@ -198,13 +199,14 @@ class Skills(Expert):
         return False
 
     def release(self, arm: int, slot: int, seconds: float = 0.6) -> Steps:
-        """Takes the strain off, and opens the grip as far as it needs."""
+        """Opens the grip as far as it needs. What presses goes on pressing until the brick is free: nothing peels it."""
         self.say(f"let go of the {self.sight.name(slot)}")
         rest = self.arms.tcp(arm)
         wide = self.arms.width(arm) + LET_GO
         self.arms.grip(arm, wide)
         for _ in range(self.steps(seconds)):
-            self.arms.toward(arm, rest, BRISK)
+            if self.arms.force(arm) < LOOSE:
+                self.arms.toward(arm, rest, BRISK)
             if self.arms.width(arm) > wide - 0.006:
                 return
             yield
