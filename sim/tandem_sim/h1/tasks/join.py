@@ -49,6 +49,11 @@ class Join(Task):
         self._taken = [False, False]
         self._was_joined = self._in_the_air = False
 
+    @property
+    def in_the_air(self) -> bool:
+        """Whether the bricks were joined off the table, one in each hand."""
+        return self._in_the_air
+
     def judge(self, seen: Seen) -> float:
         pair = self.layout.roles[:2]
         lifted = [self.lift(seen, slot) >= LIFTED for slot in pair]
