@@ -31,7 +31,7 @@ class Randomise:
     camera: float = 0.0  # position by up to 15 mm, direction by up to 1.5 degrees, field of view by up to 3 %
     friction: float = 0.0  # of bricks and fingers by up to 25 %
     mass: float = 0.0  # of bricks by up to 25 %
-    latency: float = 0.0  # of the drives: up to 10 ms from command to effect
+    latency: float = 0.0  # of the drives: up to 10 ms from command to effect, at most a control step
 
     def __post_init__(self) -> None:
         for item in fields(self):

@@ -63,7 +63,7 @@ class World:
         """Begins an episode drawn from ``rng``."""
         data, task = self.data, self.task
         layout = self._layout = task.lay_out(rng)
-        self.late_substeps = self._randomiser.apply(rng, layout)
+        self.late_substeps = min(self._randomiser.apply(rng, layout), self._substeps)
         mujoco.mj_resetData(self.model, data)
         begin = self.scene.brick_qpos
         for slot, place in enumerate(layout.places):

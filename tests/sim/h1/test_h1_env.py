@@ -141,6 +141,12 @@ def test_randomisation_changes_what_it_says_and_leaves_the_scene_as_it_was():
         env.reset(seed=seed)
         late.add(env.world.late_substeps)
     assert late == set(range(6))
+    slowest = H1Env("place", randomise={"latency": 3}, **FAST)
+    for seed in range(20):
+        slowest.reset(seed=seed)
+        late.add(slowest.world.late_substeps)
+        slowest.step(None)
+    assert max(late) == 10  # a whole control step
     assert Randomise.of(["light"]) == Randomise(light=1.0)
     assert not Randomise.of(False).any
 

@@ -215,6 +215,11 @@ def test_a_mirrored_seat_answers_the_plan_and_another_does_not():
         ("red 2x4 on blue 2x4, shifted by 9 studs", "cannot stand on blue 2x4: no stud is shared"),
         ("red 2x4 on blue 2x2, shifted by one stud sideways; white 2x4 on red 2x4, shifted by 3 studs", "tips over"),
         ("red 2x2 on blue 2x4; green 2x2 on blue 2x4, shifted by one stud", "green 2x2 collides with red 2x2"),
+        (
+            "red 2x4 on blue 2x4, shifted by 2 studs; green 2x4 on red 2x4, shifted by 2 studs the other way; "
+            "white 2x2 on blue 2x4, shifted by one stud the other way",
+            "white 2x2 collides with green 2x4",
+        ),
         ("red 2x4 on blue 2x4; " * 40, "allowed: at most 600"),
     ],
 )

@@ -214,10 +214,11 @@ def _check(plan: Plan) -> None:
         block = _on(blocks[step.lower], step.seat, plan.sizes[step.upper], plan.sizes[step.lower])
         if not _overlap(block, blocks[step.lower]):
             raise TandemError(
-                f"plan: {plan.name(step.upper)} cannot stand on {plan.name(step.lower)}: no stud is shared"
+                f"plan: {plan.name(step.upper)} cannot stand on {plan.name(step.lower)}: "
+                "no stud is shared (allowed: shifts that leave one)"
             )
         for other, there in blocks.items():
-            if there.level == block.level and _overlap(block, there):
+            if there.level >= block.level and _overlap(block, there):  # bricks come from above
                 raise TandemError(
                     f"plan: {plan.name(step.upper)} collides with {plan.name(other)} (allowed: a place each)"
                 )
