@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tandem_datasets.errors import TandemError
 from tandem_sim.h1.env import H1Env
 
 TASKS = ("handover", "join", "disassemble")
@@ -91,3 +92,29 @@ def test_presses_in_the_air_hold_what_they_join():
         assert info["is_success"]
         assert len(said) == len(set(said)), said
         assert len(actions) < 230
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_says_what_to_do_wherever_somebody_else_has_led(task):
+    """As a label: asked at each step while others act, it answers within limits and without failing."""
+    env = H1Env(task, cameras=(), rotation="full")
+    env.reset(seed=510_004)
+    rng = np.random.default_rng(0)
+    low, high = env.embodiment.action_low, env.embodiment.action_high
+    pull = rng.uniform(low, high)
+    for step in range(250):
+        label = env.expert_action()
+        assert np.isfinite(label).all()
+        assert (low <= label).all()
+        assert (label <= high).all()
+        if step % 20 == 0:
+            pull = rng.uniform(low, high)
+        env.step((0.5 * label + 0.5 * pull).astype(np.float32))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_small_bricks_are_refused_in_one_line(task):
+    env = H1Env(task, cameras=(), pitch_mm=8)
+    env.reset(seed=0)
+    with pytest.raises(TandemError, match=f"task '{task}' has no expert at a pitch of 8 mm .allowed: 16."):
+        env.expert_action()

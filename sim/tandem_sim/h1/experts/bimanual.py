@@ -7,16 +7,19 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from tandem_datasets.errors import TandemError
 from tandem_sim.h1.experts.arms import BRISK, CALM, Goal
 from tandem_sim.h1.experts.base import Steps, together
 from tandem_sim.h1.experts.grasps import Grasp, comfort, grasps
 from tandem_sim.h1.experts.sight import Spot
 from tandem_sim.h1.experts.skills import HOVER, SAFE, Skills
 from tandem_sim.h1.tasks.geometry import wrapped
+from tandem_sim.h1.world import World
 
 MEET_X = 0.31  # m: where the hands meet, within easy reach of both
 MEET_UP = 0.13  # m over the table: of a brick's centre; the higher, the farther apart the wrists
 PAD = 0.010  # m from a brick's end to the middle of the pads that hold it there
+PITCH_MM = 16  # least: at 8 mm a brick is narrower than two wrists
 HANDS = ("left", "right")
 SIDES = (1.0, -1.0)  # of the arms, along y
 FIRMLY = 0.02  # m that a grip is commanded narrower than a brick: as hard as it can
@@ -37,7 +40,20 @@ class End:
 
 
 class Bimanual(Skills):
-    """An expert that uses both hands."""
+    """An expert that uses both hands.
+
+    Raises:
+        TandemError: bricks so small that two hands that point down do not fit on them.
+    """
+
+    def __init__(self, world: World) -> None:
+        settings = world.settings
+        if settings.pitch_mm < PITCH_MM:
+            raise TandemError(
+                f"H1: task '{settings.task}' has no expert at a pitch of {settings.pitch_mm} mm (allowed: {PITCH_MM})"
+            )
+        super().__init__(world)
+        self._quiet = False
 
     def reset(self) -> None:
         super().reset()
