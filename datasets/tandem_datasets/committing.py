@@ -145,6 +145,8 @@ class Committer:
         """Raises OSError or TandemError with all of them still finished, unless the disk has them in the end."""
         if not self.finished:
             return
+        if self._open is not None and self._open.taken:  # with them, for a commit that failed
+            self.dirty = True
         self._require_ready()
         before, batch = self._writer.n_episodes, self.finished
         try:

@@ -113,6 +113,11 @@ class EpisodeRows:
         return self._parts[self._taken :]
 
     @property
+    def taken(self) -> bool:
+        """Whether the writer has some of those that are in memory."""
+        return self._taken > 0
+
+    @property
     def wordings(self) -> list[str]:
         """Texts of rows that were not taken."""
         return [text for part in self.waiting for text in part.instructions]

@@ -182,7 +182,7 @@ class Recorder:
         """Commits finished episodes that wait for their group; raises TandemError if the disk refuses."""
         self._require_open_store()
         self._raise_lost()
-        if self._waiting:
+        if self._group > 1:
             self._commit(None)
 
     def abort(self) -> None:
@@ -246,6 +246,11 @@ class Recorder:
                 self.abort()
             finally:
                 self.flush()
+        except TandemError as error:
+            if dropped := len(self._committer.finished):
+                said = f"{self._where}: closed with {dropped} finished episodes, which are dropped: {error}"
+                raise TandemError(said) from error
+            raise
         finally:
             self._closed = True
             self._pipeline.close()
@@ -311,10 +316,10 @@ class Recorder:
 
     def _raise_lost(self) -> None:
         """Tells of lost frames once; an open episode that they belong to is dropped."""
-        lost = self._committer.lost
-        if lost:
+        if self._committer.lost:
             self._forget_dropped()
-            self._committer.lost = ""
+            self._pipeline.call(lambda: None)  # what is lost or finished meanwhile is told and counted, too
+            lost, self._committer.lost = self._committer.lost, ""
             self._recount()
             raise TandemError(f"{self._where}: {lost}")
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 
@@ -101,3 +102,20 @@ def test_what_is_finished_goes_in_when_the_interpreter_ends(tmp_path, closing):
     done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=True)
     assert "closed with an open episode of 1 frames, which is dropped" in done.stderr
     assert Store(tmp_path / "a").episode_ends.tolist() == [3, 6]
+
+
+def test_what_finishes_while_a_loss_is_told_is_committed(tmp_path, embodiment, make_frames):
+    """Bug: it was counted before it had finished, and never committed."""
+    recorder = Recorder(tmp_path / "a", embodiment, group=5)
+    recorder.begin(EpisodeInfo(1, ""))
+    _add_all(recorder, make_frames(embodiment, 5))
+    held = threading.Event()
+    recorder._pipeline.post(lambda: held.wait(10) and None)
+    recorder.commit()
+    recorder._committer.lost = "an episode is lost"  # an earlier one of the group
+    threading.Timer(0.1, held.set).start()
+    with pytest.raises(TandemError, match="an episode is lost"):
+        recorder.begin(EpisodeInfo(2, ""))
+    assert (recorder.n_episodes, recorder.n_frames) == (1, 5)
+    recorder.close()
+    assert Store(tmp_path / "a").episode_ends.tolist() == [5]

@@ -560,3 +560,37 @@ def test_add_does_not_wait_for_the_disk(tmp_path, embodiment, make_frames, refus
         assert recorder.stats.waits == 0
         assert np.median(times) < 0.001
         recorder.commit()
+
+
+def test_finished_ones_go_in_without_the_one_whose_commit_failed(
+    tmp_path, embodiment, make_frames, assert_same_frames, refuse
+):
+    """Bug: its rows stood behind theirs already, and nothing could be committed but with it."""
+    first, second = make_frames(embodiment, 5), make_frames(embodiment, 7, seed=1)
+    with Recorder(tmp_path / "a", embodiment, group=2) as recorder:
+        recorder.write_episode(INFO, first)
+        _record(recorder, second)
+        refuse(Refusing("write", "meta/episode_ends", errno.ENOSPC))
+        with pytest.raises(TandemError, match=r"No space left on device .kept"):
+            recorder.commit()
+        refuse(None)
+        recorder.mark_deleted([0])
+        assert (recorder.n_episodes, recorder.n_open_frames) == (1, 7)
+        assert Store(tmp_path / "a").n_episodes == 1
+        recorder.commit()
+        recorder.flush()
+    store = Store(tmp_path / "a")
+    assert_same_frames(store.frames(0), first)
+    assert_same_frames(store.frames(1), second)
+
+
+def test_a_closing_that_fails_says_what_is_dropped(tmp_path, embodiment, make_frames, refuse):
+    """Bug: it said that they are kept."""
+    recorder = Recorder(tmp_path / "a", embodiment, group=9)
+    for _ in range(2):
+        recorder.write_episode(INFO, make_frames(embodiment, 5))
+    refuse(Refusing("write", number=errno.ENOSPC))
+    with pytest.raises(TandemError, match=r"closed with 2 finished episodes, which are dropped: .* No space left"):
+        recorder.close()
+    refuse(None)
+    Recorder(tmp_path / "a", embodiment).close()
