@@ -32,7 +32,7 @@ Assets = Mapping[str, str]
 """Small texts that a network is built from and that travel with its weights, by file name: ``tokenizer.json`` ..."""
 
 _QUANTITIES = ("mean", "std", "min", "max")
-_SMALLEST_STD = 1e-6  # a scalar that never varied is only centred, not blown up
+_SMALLEST_STD = 1e-6  # a state scalar that never varied is only centred, not blown up
 
 
 class PolicyNetwork(nn.Module, ABC):
@@ -112,8 +112,9 @@ class PolicyNetwork(nn.Module, ABC):
                 ):
                     shown = np.array2string(values, threshold=8).replace("\n", " ")
                     raise TandemError(f"statistics: {key}.{quantity} is {shown} (allowed: {size} finite numbers)")
-                if quantity == "std":
-                    values = np.where(values < _SMALLEST_STD, np.float32(1), values)
+                if quantity == "std":  # an action scalar that never varied stays what it was, whatever is predicted
+                    least = 1 if key == "state" else _SMALLEST_STD
+                    values = np.where(values < _SMALLEST_STD, np.float32(least), values)
                 self.get_buffer(f"{key}_{quantity}").copy_(torch.from_numpy(values))
 
     def start(self, batch: Batch) -> None:

@@ -39,12 +39,14 @@ def test_units_go_in_and_come_out_through_the_statistics(body, batch_of, statist
     torch.testing.assert_close(network.predict({**batch, "state": state}), wanted, rtol=0, atol=1e-5)
 
 
-def test_a_scalar_that_never_varied_is_only_centred(body, statistics_of):
+def test_an_action_scalar_that_never_varied_stays_what_it_was(body, statistics_of):
     network = create("tinyvla", body())
     statistics = statistics_of(network.embodiment)
     statistics["action"]["std"] = np.array([0.0, 2.0], np.float32)
     network.set_statistics(statistics)
-    assert network.action_std.tolist() == [1.0, 2.0]
+    assert network.action_std.tolist() == pytest.approx([1e-6, 2.0])
+    network.action_mean.copy_(torch.tensor([0.25, 0.0]))
+    assert network.in_units("action", torch.tensor([3.0, 1.0])).tolist() == pytest.approx([0.25, 2.0], abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ TWO = (Camera("top", 32, 48), Camera("wrist", 16, 16))
         ({"hears": False}, {"queries": 2}),
         ({"cameras": TWO, "actions": 7, "states": 5}, {"chunk_size": 9, "n_action_steps": 4, "fusion_depth": 2}),
         ({"cameras": TWO, "states": 0, "hears": False}, {"vision_depth": 0, "head_depth": 1, "patch": 16}),
+        ({"cameras": (), "states": 5}, {"state_depth": 2}),
+        ({"cameras": (), "hears": False}, {"head": "flow"}),
     ],
 )
 def test_every_shape_predicts_learns_and_reaches_every_parameter(body, batch_of, parts, config):
@@ -49,6 +51,34 @@ def test_what_is_seen_felt_and_heard_changes_the_chunk(body, batch_of):
     }
     for what, change in changes.items():
         assert not torch.allclose(network.predict({**batch, **change}), before, atol=1e-6), what
+
+
+def test_without_a_camera_state_and_instruction_decide(body, batch_of):
+    network = create("tinyvla", body(cameras=()), head="flow", state_depth=1).eval()
+    batch = batch_of(network)
+    before = network.predict(batch)
+    for change in ({"state": -batch["state"]}, network.tokenize(["where is the purple cube", "stop", "x"])):
+        assert not torch.allclose(network.predict({**batch, **change}), before, atol=1e-6)
+    with pytest.raises(TandemError, match="no camera to look through"):
+        network.attention(batch)
+    with pytest.raises(TandemError, match="no camera: vision_backbone 'some/encoder'"):
+        create("tinyvla", body(cameras=()), vision_backbone="some/encoder")
+
+
+def test_what_hardly_varies_is_not_blown_up(body, batch_of):
+    """Where a brick rests varies by micrometres in demonstrations, by millimetres once somebody has touched it."""
+    networks = []
+    for floor in (0.0, 0.001):  # of limits from -1 to 1
+        torch.manual_seed(0)
+        network = create("tinyvla", body(cameras=()), state_floor=floor).eval().requires_grad_(False)
+        network.state_std.copy_(torch.tensor([1e-5, 0.5]))
+        networks.append(network)
+    batch = batch_of(networks[0])
+    moved = {**batch, "state": batch["state"] + torch.tensor([0.001, 0.0])}
+    jumps = [float((network.predict(moved) - network.predict(batch)).abs().max()) for network in networks]
+    assert jumps[1] < 0.1 * jumps[0]
+    varied = {**batch, "state": batch["state"] * torch.tensor([0.0, 1.0])}  # the floor is below what varies enough
+    torch.testing.assert_close(networks[0].predict(varied), networks[1].predict(varied))
 
 
 def test_padded_actions_count_for_nothing(body, batch_of):
@@ -107,6 +137,7 @@ def test_bfloat16_autocast_trains(body, batch_of):
     ("size", "least", "most"),
     [
         ("nano", 200_000, 500_000),
+        ("flow", 500_000, 1_500_000),
         ("minimal", 13_000_000, 15_000_000),
         ("medium", 95_000_000, 110_000_000),
         ("large", 430_000_000, 470_000_000),
@@ -127,7 +158,6 @@ def test_every_size_is_what_its_name_says_and_its_yaml_names_every_field(body, s
 @pytest.mark.parametrize(
     ("cameras", "message"),
     [
-        ((), "no camera"),
         ((Camera("top", 30, 32),), "32x30 .*multiples of the patch, 8"),
         ((Camera("top", 32, 32, Encoding.DEPTH),), "is depth .*rgb8"),
         ((Camera("top", 16384, 16384),), "4194304 patches .*4096"),

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tandem_datasets.errors import TandemError, unknown
-from tandem_datasets.rollout import EXPERT, EpisodeResult, RolloutBackend, RolloutRequest
+from tandem_datasets.rollout import EXPERT, EnvSpec, EpisodeResult, RolloutBackend, RolloutRequest
+from tandem_training.baseline_names import is_baseline
 from tandem_training.results import METRICS, latency_line, machine, print_lines, write_json
 from tandem_training.statistics import percentiles, wilson
 
@@ -167,15 +168,22 @@ def _write(
         raise
 
 
-def policy_loader(policy: str, device: str, threads: int):
-    """A loader of a policy directory for backends that run it in this process; None for the expert."""
+def policy_loader(policy: str, device: str, threads: int, env: EnvSpec | None = None):
+    """A loader of a policy for backends that run it in this process; None for the expert.
+
+    ``env`` is what a baseline is wanted for; without it none is known.
+    """
     if policy == EXPERT:
         return None
 
-    return partial(_load_policy, policy, device, threads)
+    return partial(_load_policy, policy, device, threads, env)
 
 
-def _load_policy(policy: str, device: str, threads: int):
+def _load_policy(policy: str, device: str, threads: int, env: EnvSpec | None):
+    if env is not None and is_baseline(policy):
+        from tandem_training.baselines import load_baseline
+
+        return load_baseline(policy, env)
     import tandem_policies
 
     return tandem_policies.load(policy, device=device, threads=threads)

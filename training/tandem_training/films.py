@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from tandem_datasets.embodiment import Encoding
 from tandem_datasets.frames import EpisodeInfo, Frame
 from tandem_datasets.store import Store
 
@@ -17,9 +18,11 @@ MAX_MS, FILM_MS = 350, 8000  # of one frame; of a whole film, about
 def write_films(store: Path, infos: Sequence[EpisodeInfo], folder: Path, each: int) -> list[str]:
     """Films the first ``each`` successes and failures among ``infos``; returns paths relative to ``folder``'s parent.
 
-    ``infos`` are the last episodes of the store, in order.
+    ``infos`` are the last episodes of the store, in order. Without a colour camera there is nothing to film.
     """
     reader = Store(store)
+    if not any(camera.encoding is Encoding.RGB8 for camera in reader.embodiment.cameras):
+        return []
     first = reader.n_episodes - len(infos)
     written: list[str] = []
     for success in (True, False):

@@ -9,6 +9,7 @@ from typing import Any
 
 from tandem_datasets.errors import TandemError
 from tandem_datasets.rollout import EXPERT
+from tandem_training.baseline_names import BASELINES, is_baseline
 
 PACKAGES = ("tandem_datasets", "tandem_sim", "tandem_policies", "tandem_training", "tandem_ros")
 
@@ -33,12 +34,12 @@ def policy_provenance(policy: str) -> dict[str, Any]:
         TandemError: ``policy`` is neither ``expert`` nor a directory with weights.
     """
     facts: dict[str, Any] = {"policy": policy, "tandem": version("tandem-robotics"), "code": code_digest()}
-    if policy == EXPERT:
+    if policy == EXPERT or is_baseline(policy):
         return facts
     weights = Path(policy) / "model.safetensors"
     if not weights.is_file():
         raise TandemError(
-            f"policy: {policy} holds no model.safetensors (allowed: '{EXPERT}', or a directory that "
+            f"policy: {policy} holds no model.safetensors (allowed: '{EXPERT}', {BASELINES}, or a directory that "
             "`tandem train` wrote, such as outputs/nano/best)"
         )
     with weights.open("rb") as file:

@@ -36,6 +36,8 @@ class TinyVLAConfig(BackboneSettings):
     text_decoder: bool = False  # whether it learns to say what it does ("move left")
     text_weight: float = setting(0.1, 0.0, 10.0)  # of the text's loss beside the action's
     text_depth: int = setting(1, 1, 16)  # blocks of the text decoder
+    state_depth: int = setting(0, 0, 8)  # hidden layers that read the state, as wide as the head's; 0: it is projected
+    state_floor: float = setting(0.0, 0.0, 1.0)  # what varies by less than this share of its limits is not blown up
     state_noise: float = setting(0.05, 0.0, 1.0)  # added to the state in training, in standard deviations
     dropout: float = setting(0.0, 0.0, 0.9)  # inside the blocks and the heads
     loss_beta: float = setting(0.1, 0.0, 100.0)  # of head continuous: error below which the loss is quadratic; 0: L1

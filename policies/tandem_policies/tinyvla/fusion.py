@@ -7,6 +7,8 @@ tokens             learned tokens look at words and patches together
 pooled             the mean of the text plus the mean of the patches: a baseline that can hardly bind them
 =================  ==========================================================================================
 
+Without a camera there is nothing to meet: :class:`TextAlone`.
+
 To add one: a subclass of :class:`Fusion`, its name in ``FUSIONS`` and in the config's choices.
 """
 
@@ -218,6 +220,18 @@ class PooledFusion(Fusion):
     def forward(self, text: Text, patches: Tensor) -> tuple[Tensor, None]:
         seen = self.patch(patches + self.places).mean(1)
         return self.norm(text.readouts.mean(1) + seen), None
+
+
+class TextAlone(Fusion):
+    """For an embodiment without cameras: the readouts as they are, whatever ``fusion`` says."""
+
+    def __init__(self, config: TinyVLAConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.dim)
+        self.out_features = config.queries * config.dim
+
+    def forward(self, text: Text, patches: Tensor | None = None) -> tuple[Tensor, None]:
+        return self.norm(text.readouts).flatten(1), None
 
 
 FUSIONS: dict[str, type[ReadOutAttention] | type[GatedFusion] | type[TokenFusion] | type[PooledFusion]] = {

@@ -5,8 +5,10 @@
     images.<camera> uint8 (B, H, W, 3) -> vision -> patches (B, N, D) --+
                                                                         +-> fusion -> features (B, F) -+-> head -> chunk
     tokens (B, L), tokens_mask (B, L) -> language -> text (B, Q + L, D) +                              |    (B, K, A)
-    state float32 (B, S), normalised -> linear -> (B, D) ----------------------------------------------+
+    state float32 (B, S), normalised -> linear or MLP -> (B, D) ---------------------------------------+
                                                                                                        +-> text decoder
+
+Without a camera there is no vision, and text and state alone are features.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +25,7 @@ from tandem_policies.attention import Stack
 from tandem_policies.network import Assets, Batch, PolicyNetwork, masked_mean
 from tandem_policies.pretrained.settings import LANGUAGE_ASSET, VISION_ASSET
 from tandem_policies.tinyvla.config import TinyVLAConfig
-from tandem_policies.tinyvla.fusion import FUSIONS
+from tandem_policies.tinyvla.fusion import FUSIONS, TextAlone
 from tandem_policies.tinyvla.head import HEADS
 from tandem_policies.tinyvla.language import LanguageEncoder, NoInstruction, Text
 from tandem_policies.tinyvla.speech import TextDecoder
@@ -35,9 +37,14 @@ if TYPE_CHECKING:
 
 
 class TinyVLA(PolicyNetwork):
-    """Any number of rgb8 cameras, with or without state and instruction. See the base for batches and units."""
+    """Any number of rgb8 cameras, none too, with or without state and instruction. See the base for batches and units.
+
+    Raises:
+        TandemError: an embodiment that the configuration does not fit.
+    """
 
     policy_type = "tinyvla"
+    state_range: Tensor  # (S,), of each state scalar's limits
 
     def __init__(self, config: TinyVLAConfig, embodiment: Embodiment, assets: Assets | None = None) -> None:
         super().__init__(config, embodiment, assets)
@@ -47,10 +54,12 @@ class TinyVLA(PolicyNetwork):
             from tandem_policies.tokenizer_source import fetch_tokenizer
 
             self.tokenizer = fetch_tokenizer(named, config.tokenizer_pad)
-        self.vision = VisionEncoder(config, embodiment, _vision_tower(config, embodiment, assets))
+        self.vision = _vision(config, embodiment, assets)
         self.language = self._language(assets)
-        self.fusion = FUSIONS[config.fusion](config, self.vision.grids)
-        self.state = nn.Linear(embodiment.state_dim, config.dim) if embodiment.state_dim else None
+        self.fusion = FUSIONS[config.fusion](config, self.vision.grids) if self.vision else TextAlone(config)
+        self.state = _state_reader(config, embodiment.state_dim) if embodiment.state_dim else None
+        ranges = [scalar.high - scalar.low for scalar in embodiment.state]
+        self.register_buffer("state_range", torch.tensor(ranges, dtype=torch.float32), persistent=False)
         features = self.fusion.out_features + (config.dim if self.state else 0)
         self.head = HEADS[config.head](config, features, embodiment.action_dim)
         self.text = TextDecoder(config, features, embodiment, self.tokenizer) if config.text_decoder else None
@@ -89,6 +98,8 @@ class TinyVLA(PolicyNetwork):
         Raises:
             TandemError: no such camera, or a fusion that pools everything and looks nowhere.
         """
+        if self.vision is None:
+            raise TandemError(f"policy 'tinyvla' for embodiment '{self.embodiment.name}': no camera to look through")
         name = camera or self.vision.cameras[0]
         index = self.embodiment.cameras.index(self.embodiment.camera(name))
         begin = sum(rows * columns for rows, columns in self.vision.grids[:index])
@@ -131,15 +142,19 @@ class TinyVLA(PolicyNetwork):
 
     def _towers(self) -> "list[VisionTower | LanguageTower]":
         """The pretrained backbones, vision first."""
-        towers = (self.vision.tower, getattr(self.language, "tower", None))
+        towers = (getattr(self.vision, "tower", None), getattr(self.language, "tower", None))
         return [tower for tower in towers if tower is not None]
 
     def _features(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Features (B, F) for the head, and the fusion's weights on the patches (B, heads, Q, N)."""
-        patches = self.vision([batch[f"images.{camera}"] for camera in self.vision.cameras])
-        features, weights = self.fusion(self._text(batch, patches.shape[0]), patches)
+        patches = self.vision([batch[f"images.{camera}"] for camera in self.vision.cameras]) if self.vision else None
+        size = batch["state"].shape[0] if patches is None else patches.shape[0]
+        features, weights = self.fusion(self._text(batch, size), patches)
         if self.state is not None:
             state = self.normalised("state", batch["state"])
+            if self.config.state_floor:  # where a brick rests differs by micrometres, which say nothing
+                std = self.get_buffer("state_std")
+                state = state * (std / torch.maximum(std, self.config.state_floor * self.state_range))
             if self.training and self.config.state_noise:
                 state = state + self.config.state_noise * torch.randn_like(state)
             features = torch.cat([features, self.state(state)], dim=1)
@@ -170,6 +185,27 @@ class TinyVLA(PolicyNetwork):
     def _reach(self) -> Tensor:
         """The greatest size of each action scalar in the data, (A,)."""
         return torch.maximum(self.get_buffer("action_min").abs(), self.get_buffer("action_max").abs())
+
+
+def _vision(config: TinyVLAConfig, embodiment: Embodiment, assets: Assets | None) -> VisionEncoder | None:
+    """What sees, if there is a camera."""
+    if embodiment.cameras:
+        return VisionEncoder(config, embodiment, _vision_tower(config, embodiment, assets))
+    where = f"policy 'tinyvla' for embodiment '{embodiment.name}'"
+    if config.vision_backbone is not None:
+        raise TandemError(f"{where}, which has no camera: vision_backbone '{config.vision_backbone}' (allowed: null)")
+    return None
+
+
+def _state_reader(config: TinyVLAConfig, state_dim: int) -> nn.Module:
+    """(B, S) to (B, D)."""
+    if not config.state_depth:
+        return nn.Linear(state_dim, config.dim)
+    layers: list[nn.Module] = []
+    for _ in range(config.state_depth):
+        layers += [nn.Linear(state_dim, config.head_dim), nn.GELU()]
+        state_dim = config.head_dim
+    return nn.Sequential(*layers, nn.Linear(state_dim, config.dim))
 
 
 def _vision_tower(config: TinyVLAConfig, embodiment: Embodiment, assets: Assets | None) -> "VisionTower | None":

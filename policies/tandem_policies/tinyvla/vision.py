@@ -32,7 +32,7 @@ class VisionEncoder(nn.Module):
             ``grids`` per camera, instead of the patch embedding.
 
     Raises:
-        TandemError: no camera, one that is not rgb8, a side that is no multiple of the patch, too many patches.
+        TandemError: a camera that is not rgb8, a side that is no multiple of the patch, too many patches.
     """
 
     def __init__(self, config: TinyVLAConfig, embodiment: Embodiment, tower: "VisionTower | None" = None) -> None:
@@ -87,8 +87,6 @@ def check_patches(grids: list[tuple[int, int]], embodiment: Embodiment) -> None:
 
 def patch_grids(patch: int, embodiment: Embodiment) -> list[tuple[int, int]]:
     """Rows and columns of patches per camera; see :class:`VisionEncoder` for errors."""
-    if not embodiment.cameras:
-        raise TandemError(f"{_where(embodiment)}: no camera (wanted: at least one)")
     return [_grid(camera, patch, _where(embodiment)) for camera in embodiment.cameras]
 
 

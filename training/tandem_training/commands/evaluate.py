@@ -29,7 +29,9 @@ def main(argv: list[str]) -> int:
 
 
 def _run(config) -> int:
+    from tandem_datasets.errors import TandemError
     from tandem_datasets.rollout import EXPERT, RolloutRequest
+    from tandem_training.baseline_names import is_baseline, short_name
     from tandem_training.config import env_spec, section
     from tandem_training.evaluation import evaluate, find_backend, policy_loader, print_evaluation
     from tandem_training.provenance import policy_provenance
@@ -41,6 +43,8 @@ def _run(config) -> int:
     at_least("tandem eval", workers=(config.workers, 1))
     at_least("tandem eval", seed=(config.seed, 0), threads=(config.threads, 1))
     find_backend(config.backend)
+    if is_baseline(policy) and config.backend != "inprocess":
+        raise TandemError(f"tandem eval: policy '{policy}' with backend={config.backend} (allowed: backend=inprocess)")
     provenance = policy_provenance(policy)
     store = None if isinstance(config.record, bool) else path("tandem eval", "record", config.record)
     request = RolloutRequest(
@@ -48,7 +52,7 @@ def _run(config) -> int:
         policy=policy,
         episodes=config.episodes,
         seed=config.seed,
-        load_policy=policy_loader(policy, config.device, config.threads),
+        load_policy=policy_loader(policy, config.device, config.threads, env_spec(config)),
         record=store,
         label=config.label,
         num_envs=config.num_envs,
@@ -56,7 +60,7 @@ def _run(config) -> int:
         provenance=provenance,
         options={**section(config.ros), "device": config.device, "threads": config.threads},
     )
-    name = "expert" if policy == EXPERT else Path(policy).name
+    name = short_name(policy) if policy == EXPERT or is_baseline(policy) else Path(policy).name
     with claimed(config.out, "tandem eval", name) as out:
         if config.record is True:
             request = replace(request, record=out / "episodes.zarr")
