@@ -78,7 +78,7 @@ def _request(config):
         policy=policy,
         episodes=config.episodes,
         seed=config.seed,
-        load_policy=policy_loader(policy, config.device, config.threads),
+        load_policy=policy_loader(policy, config.device, config.threads, env_spec(config)),
         record=out,
         label=True,
         num_envs=config.num_envs,
