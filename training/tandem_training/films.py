@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -43,7 +44,7 @@ def write_film(path: Path, info: EpisodeInfo, frames: Sequence[Frame]) -> None:
         picture = side_by_side([image for image in frame.observation.images.values() if image.dtype == np.uint8])
         last = step == len(frames) - 1
         text = f"{step + 1}/{len(frames)}" + (f"  {info.outcome}" if last else "")
-        pictures.append(_captioned(picture, frame.observation.instruction, text, info.success if last else None))
+        pictures.append(captioned(picture, frame.observation.instruction, text, info.success if last else None))
     each_ms = max(40, min(MAX_MS, FILM_MS // len(pictures)))
     durations = [each_ms] * (len(pictures) - 1) + [1500]
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=True)
@@ -65,12 +66,19 @@ def side_by_side(images: Sequence[np.ndarray]) -> Image.Image:
     return row
 
 
-def _captioned(picture: Image.Image, instruction: str, text: str, success: bool | None) -> Image.Image:
+def captioned(picture: Image.Image, instruction: str, text: str, success: bool | None) -> Image.Image:
+    """The picture with two lines below it, the second in the colour of success, failure, or neither (None)."""
     whole = Image.new("RGB", (picture.width, picture.height + CAPTION), (24, 26, 32))
     whole.paste(picture, (0, 0))
     draw = ImageDraw.Draw(whole)
-    font = ImageFont.load_default(12)
     colour = {True: (120, 220, 140), False: (240, 130, 120), None: (200, 205, 215)}[success]
-    draw.text((6, picture.height + 2), instruction, font=font, fill=(235, 238, 245))
-    draw.text((6, picture.height + 17), text, font=font, fill=colour)
+    for line, top, fill in ((instruction, 2, (235, 238, 245)), (text, 17, colour)):
+        draw.text((6, picture.height + top), line, font=_font(line, picture.width - 12), fill=fill)
     return whole
+
+
+def _font(line: str, width: int) -> Any:
+    """As large as the line fits, if it fits at all."""
+    sizes = range(12, 7, -1)
+    fonts = (ImageFont.load_default(size) for size in sizes)
+    return next((font for font in fonts if font.getlength(line) <= width), ImageFont.load_default(sizes[-1]))

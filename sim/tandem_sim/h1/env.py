@@ -10,7 +10,7 @@ from tandem_datasets.errors import TandemError
 from tandem_sim import spaces, window
 from tandem_sim.h1 import rendering
 from tandem_sim.h1.pictures import Pictures
-from tandem_sim.h1.settings import Settings
+from tandem_sim.h1.settings import CAMERAS, Settings
 from tandem_sim.h1.tasks.base import Layout, Task
 from tandem_sim.h1.trial import Trial
 from tandem_sim.h1.world import World, embodiment
@@ -43,6 +43,7 @@ class H1Env(gymnasium.Env):
         TandemError: an option outside of what is allowed; cameras without OpenGL; "human" without a display.
     """
 
+    views = CAMERAS
     metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 50}  # noqa: RUF012
 
     def __init__(self, task: str = "reach", *, render_mode: str | None = None, **options: Any) -> None:
@@ -129,6 +130,10 @@ class H1Env(gymnasium.Env):
             self._expert.reset()
         return self._expert.action(self._trial.steps)
 
+    def hold_action(self) -> np.ndarray:
+        """The action (A,) float32 by which the robot stays where its targets are, as None does in :meth:`step`."""
+        return self.world.actions.hold()
+
     @property
     def subgoal(self) -> str:
         """What the expert is about, as of :meth:`expert_action`; "" where it was not asked in this episode."""
@@ -139,6 +144,10 @@ class H1Env(gymnasium.Env):
         if self.render_mode != "rgb_array":
             return None
         return self._pictures.large(self.task_description)
+
+    def look(self, camera: str, height: int, width: int) -> np.ndarray:
+        """What one of :attr:`views` shows now, observed or not, uint8 RGB (height, width, 3) with smooth edges."""
+        return self._pictures.smooth(camera, height, width)
 
     def close(self) -> None:
         if self._window is not None:

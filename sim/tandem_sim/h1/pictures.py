@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import cv2
 import mujoco
 import numpy as np
 
 from tandem_sim.h1.rendering import Renderer, renderer
 from tandem_sim.h1.scene import Scene
-from tandem_sim.h1.settings import Settings
+from tandem_sim.h1.settings import MAX_IMAGE_PX, Settings
 from tandem_sim.pictures import enlarge
 
 LARGE_PX = 512  # a side of the picture for people
@@ -51,9 +52,15 @@ class Pictures:
 
     def large(self, caption: str) -> np.ndarray:
         """A picture for people, with a caption below."""
-        fine = self.front(_FINE * LARGE_PX)
-        mean = fine.reshape(LARGE_PX, _FINE, LARGE_PX, _FINE, 3).mean((1, 3)).astype(np.uint8)
-        return enlarge(mean, LARGE_PX, [caption])
+        return enlarge(self.smooth("front", LARGE_PX, LARGE_PX), LARGE_PX, [caption])
+
+    def smooth(self, camera: str, height: int, width: int) -> np.ndarray:
+        """What any camera sees, (height, width, 3) uint8: drawn larger where there is room for it, and averaged."""
+        fine = _FINE if _FINE * max(height, width) <= MAX_IMAGE_PX else 1
+        at = self._scene.cameras[camera]
+        with self._ready() as drawing:
+            drawn = drawing.draw(self._model, self._data, at, fine * height, fine * width)[0]
+        return cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA) if fine > 1 else drawn
 
     @contextmanager
     def _ready(self) -> Iterator[Renderer]:
