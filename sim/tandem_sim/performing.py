@@ -1,25 +1,20 @@
 """Episodes for people who watch: somebody acts, and what there is to see and to say comes step by step."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import cv2
 import numpy as np
 
-from tandem_datasets.embodiment import ActionKind, Embodiment, Encoding
-from tandem_datasets.errors import TandemError
+from tandem_datasets.embodiment import Embodiment, Encoding
 from tandem_datasets.frames import Source
 from tandem_datasets.policy import ChunkPlayer, Policy
-from tandem_datasets.rollout import EXPERT, EnvSpec
+from tandem_datasets.rollout import EnvSpec
 from tandem_sim import registry
 from tandem_sim.episodes import Episode
 
-HOLD = "hold"
-"""The actor that does nothing: it stays where it is."""
-
 _UNSEEN = {"cameras": [], "depth": False, "segmentation": False}
-_Act = Callable[[Episode], tuple[np.ndarray, str]]
 
 
 @dataclass(frozen=True)
@@ -37,33 +32,39 @@ class Instant:
         return bool(self.outcome)
 
 
+def blind(spec: EnvSpec) -> EnvSpec:
+    """The same environment without its cameras, for actors that do not look; of others than Tandem's, as it is."""
+    if spec.id not in registry.known():
+        return spec
+    unseen = {name: value for name, value in _UNSEEN.items() if name in spec.options}
+    return replace(spec, options={**spec.options, **unseen})
+
+
 class Performance:
     """An environment and who acts in it, as a context.
 
     Args:
-        spec: the environment. Its own cameras are drawn only where a policy looks through them.
-        actor: ``EXPERT``, ``HOLD``, or a policy, which must fit.
+        spec: the environment.
+        actor: a policy, which must fit; None: the environment's expert.
 
     Raises:
-        TandemError: no such environment, a policy that does not fit, or an actor that the environment lacks.
+        TandemError: no such environment, or a policy that does not fit.
     """
 
-    def __init__(self, spec: EnvSpec, actor: Policy | str) -> None:
-        assert not isinstance(actor, str) or actor in (EXPERT, HOLD)
-        if isinstance(actor, str) and spec.id in registry.known():
-            blind = {name: value for name, value in _UNSEEN.items() if name in spec.options}
-            spec = replace(spec, options={**spec.options, **blind})
+    def __init__(self, spec: EnvSpec, actor: Policy | None) -> None:
         self._spec = spec
         self.env = registry.make(spec)
         inner: Any = self.env.unwrapped
         self._inner = inner
         self.embodiment: Embodiment = inner.embodiment
+        self._actor = actor
         self._episode: Episode | None = None
-        try:
-            self._begin = self._acting(actor)
-        except BaseException:
-            self.env.close()
-            raise
+        if actor is not None:
+            try:
+                actor.embodiment.require_fit(self.embodiment, "policy")
+            except BaseException:
+                self.env.close()
+                raise
 
     def __enter__(self) -> Self:
         return self
@@ -80,7 +81,7 @@ class Performance:
     def play(self, seed: int) -> Iterator[Instant]:
         """The episode of a seed: its start, and what is there after each step."""
         episode = self._episode = Episode(self.env, self._spec.id, seed)
-        act = self._begin(seed)
+        act = self._as_expert if self._actor is None else _Playing(self._actor, seed)
         instruction = episode.observation.instruction
         yield Instant(0, instruction, "", "", False)
         while not episode.done:
@@ -99,25 +100,9 @@ class Performance:
         image = self._episode.observation.images[camera]
         return cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST)
 
-    def _acting(self, actor: Policy | str) -> Callable[[int], _Act]:
-        """What makes the actor's function for an episode's seed."""
-        if isinstance(actor, str):
-            act = self._as_expert if actor == EXPERT else self._holding()
-            return lambda seed: act
-        actor.embodiment.require_fit(self.embodiment, "policy")
-        return lambda seed: _Playing(actor, seed)
-
     def _as_expert(self, episode: Episode) -> tuple[np.ndarray, str]:
         action = episode.expert_action()
         return action, self._inner.subgoal if self.embodiment.tells_subgoals else ""
-
-    def _holding(self) -> _Act:
-        if hasattr(self._inner, "hold_action"):
-            return lambda episode: (self._inner.hold_action(), "")
-        if any(scalar.kind is not ActionKind.DELTA_STEP for scalar in self.embodiment.action):
-            raise TandemError(f"environment '{self._spec.id}': it does not tell how to hold (allowed: another policy)")
-        still = np.zeros(self.embodiment.action_dim, np.float32)
-        return lambda episode: (still, "")
 
 
 class _Playing:

@@ -29,7 +29,11 @@ def test_the_list_fits_a_pipe_and_imports_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "tinyvla/nano" in done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= 80
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    words = " ".join(done.stdout.split())
+    assert "state: 48 numbers, torso (rad, -2.45..2.45) to right_gripper/force" in words
+    assert next(at for at, line in enumerate(lines) if not line.strip()) < 70  # nine environments, on a page or two
 
 
 def test_json_is_the_whole_inventory(capsys):

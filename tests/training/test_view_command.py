@@ -17,6 +17,7 @@ from tandem_datasets.rollout import EXPERT, EnvSpec
 from tandem_sim.performing import Performance
 from tandem_sim.watching import watch
 from tandem_training.commands.view import main
+from tandem_training.performers import cast
 
 
 @pytest.mark.parametrize(
@@ -59,8 +60,8 @@ class Glance:
 
 
 def test_an_episode_is_watched_in_real_time_until_it_is_closed():
-    spec = EnvSpec("tandem/H1Reach-v0", {"horizon": 10, "cameras": ["front"]})
-    with Performance(spec, EXPERT) as performance:
+    spec, actor = cast(EnvSpec("tandem/H1Reach-v0", {"horizon": 10, "cameras": ["front"]}), EXPERT, "cpu", 1)
+    with Performance(spec, actor) as performance:
         assert not performance.embodiment.cameras  # nobody looks through them
         screen = Glance(25)
         begin = time.perf_counter()

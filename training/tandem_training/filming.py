@@ -32,13 +32,17 @@ _CODEC = VideoOptions(vcodec="libx264", g=50, crf=20, preset="veryfast")  # ever
 class FilmSettings:
     """How a film looks."""
 
-    cameras: tuple[str, ...] | None = None  # None: those that the environment observes
+    cameras: tuple[str, ...] = ()  # none: all that the environment has
     size: tuple[int, int] = (SIDE_PX, SIDE_PX)  # height and width of each picture in pixels
     fps: int | None = None  # None: of every control step, or every second, or ..., at most MOST_FPS
 
 
-def film_settings(config: Mapping[str, Any], where: str) -> FilmSettings:
-    """From the keys ``cameras``, ``size`` and ``fps``; raises TandemError for anything but what those allow."""
+def film_settings(config: Mapping[str, Any], where: str, observed: Sequence[str] | None = None) -> FilmSettings:
+    """From the keys ``cameras`` (null: ``observed``), ``size`` and ``fps``.
+
+    Raises:
+        TandemError: anything but what those allow.
+    """
     cameras, size, fps = config["cameras"], config["size"], config["fps"]
     names = [cameras] if isinstance(cameras, str) else cameras
     fine = names is None or (isinstance(names, list) and names and all(isinstance(name, str) for name in names))
@@ -53,7 +57,7 @@ def film_settings(config: Mapping[str, Any], where: str) -> FilmSettings:
         raise TandemError(f"{where}: size is {size} (allowed: sides from {_LEAST_PX} to {_MOST_PX} pixels)")
     if fps is not None and (not _whole(fps) or fps < 1):
         raise TandemError(f"{where}: fps={fps} (allowed: a whole number from 1, or null)")
-    return FilmSettings(None if names is None else tuple(names), (pair[0], pair[1]), fps)
+    return FilmSettings(tuple(observed or () if names is None else names), (pair[0], pair[1]), fps)
 
 
 def film_path(value: Any, env: str, policy: str, where: str) -> Path:
@@ -70,7 +74,7 @@ def film_path(value: Any, env: str, policy: str, where: str) -> Path:
 
 
 def film(
-    spec: EnvSpec, actor: Policy | str, seed: int, episodes: int, settings: FilmSettings, target: Path, where: str
+    spec: EnvSpec, actor: Policy | None, seed: int, episodes: int, settings: FilmSettings, target: Path, where: str
 ) -> tuple[dict[int, str], int]:
     """Films the episodes ``seed``, ``seed + 1`` ... into ``target``, which is whole or absent.
 
@@ -102,15 +106,14 @@ def film(
 
 
 def _cameras(performance: Performance, settings: FilmSettings, spec: EnvSpec, where: str) -> tuple[str, ...]:
-    """Those that are asked for, else those that the environment observes, else all."""
+    """Those that are asked for, else all."""
     views = performance.views
-    for name in settings.cameras or ():
+    for name in settings.cameras:
         if name not in views:
             raise unknown(f"{where}: camera", name, views)
     if not views:
         raise TandemError(f"{where}: environment '{spec.id}' has no camera (allowed: an environment with pictures)")
-    observed = [name for name in spec.options.get("cameras") or () if name in views]
-    return settings.cameras or tuple(observed) or views
+    return settings.cameras or views
 
 
 def _whole_size(size: tuple[int, int], count: int) -> tuple[int, int]:

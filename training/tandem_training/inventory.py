@@ -11,6 +11,7 @@ from tandem_training.config import CONF_MODULE, group_options
 Inventory = dict[str, dict[str, dict[str, Any]]]  # section -> name -> facts
 
 _SHOWN_SETTINGS = 6
+_SHOWN_STREAMS = 6
 
 
 def take_inventory() -> Inventory:
@@ -115,7 +116,14 @@ def _title(section: str) -> str:
 def _environment_lines(facts: dict[str, Any]) -> list[str]:
     heard = "hears an instruction" if facts["instruction"] else "no instruction"
     lines = [f"{facts['id']}, {facts['rate_hz']:g} Hz, {heard}"]
-    return lines + [f"{part}: {', '.join(facts[part]) or 'none'}" for part in ("cameras", "state", "action")]
+    return lines + [f"{part}: {_in_short(facts[part])}" for part in ("cameras", "state", "action")]
+
+
+def _in_short(streams: list[str]) -> str:
+    """All of a few; of many how many, the first and the last (``json=true`` has them all)."""
+    if len(streams) > _SHOWN_STREAMS:
+        return f"{len(streams)} numbers, {streams[0]} to {streams[-1]}"
+    return ", ".join(streams) or "none"
 
 
 def _data_lines(facts: dict[str, Any]) -> list[str]:

@@ -98,10 +98,6 @@ class Actions(ABC):
     def reset(self, targets: np.ndarray) -> None:
         """Begins an episode in which the joints stand at ``targets`` (17,) rad or m."""
 
-    def hold(self) -> np.ndarray:
-        """The action by which the robot stays where its targets are, (A,) float32."""
-        return self._hold().copy()
-
     def step(self, action: np.ndarray | None) -> Executed:
         """One control step; None holds.
 

@@ -130,10 +130,6 @@ class H1Env(gymnasium.Env):
             self._expert.reset()
         return self._expert.action(self._trial.steps)
 
-    def hold_action(self) -> np.ndarray:
-        """The action (A,) float32 by which the robot stays where its targets are, as None does in :meth:`step`."""
-        return self.world.actions.hold()
-
     @property
     def subgoal(self) -> str:
         """What the expert is about, as of :meth:`expert_action`; "" where it was not asked in this episode."""

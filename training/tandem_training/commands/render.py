@@ -17,16 +17,17 @@ def main(argv: list[str]) -> int:
         return 0
     from tandem_training.config import env_spec, section
     from tandem_training.filming import film, film_path, film_settings
-    from tandem_training.performers import performer
+    from tandem_training.performers import cast
     from tandem_training.validate import at_least
 
     where = "tandem render"
     at_least(where, seed=(config.seed, 0), episodes=(config.episodes, 1), threads=(config.threads, 1))
     policy = str(config.policy)
     target = film_path(config.out, str(config.env.name), policy, where)
-    settings = film_settings(section(config), where)
-    actor = performer(policy, config.device, config.threads)
-    outcomes, frames = film(env_spec(config), actor, config.seed, config.episodes, settings, target, where)
+    spec = env_spec(config)
+    settings = film_settings(section(config), where, spec.options.get("cameras"))
+    spec, actor = cast(spec, policy, config.device, config.threads)
+    outcomes, frames = film(spec, actor, config.seed, config.episodes, settings, target, where)
     for seed, outcome in outcomes.items():
         print(f"seed {seed}: {outcome}")
     print(f"{frames} frames written to {target}")

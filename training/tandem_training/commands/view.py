@@ -16,7 +16,7 @@ def main(argv: list[str]) -> int:
     if config is None:
         return 0
     from tandem_training.config import env_spec
-    from tandem_training.performers import performer
+    from tandem_training.performers import cast
     from tandem_training.validate import at_least
 
     where = "tandem view"
@@ -24,9 +24,9 @@ def main(argv: list[str]) -> int:
     for name in ("episodes", "port"):
         if config[name] is not None:
             at_least(where, **{name: (config[name], 1)})
-    actor = performer(str(config.policy), config.device, config.threads)
+    spec, actor = cast(env_spec(config), str(config.policy), config.device, config.threads)
     try:
-        _watch(env_spec(config), actor, config)
+        _watch(spec, actor, config)
     except KeyboardInterrupt:
         print()
     return 0
