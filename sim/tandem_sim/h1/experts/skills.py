@@ -199,7 +199,7 @@ class Skills(Expert):
         return False
 
     def release(self, arm: int, slot: int, seconds: float = 0.6) -> Steps:
-        """Opens the grip as far as it needs; the arm presses on until the brick is free, so that nothing peels it off."""
+        """Opens the grip as far as it needs; the arm presses on until the brick is free, so nothing peels it off."""
         self.say(f"let go of the {self.sight.name(slot)}")
         rest = self.arms.tcp(arm)
         wide = self.arms.width(arm) + LET_GO
