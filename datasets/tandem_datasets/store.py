@@ -129,7 +129,8 @@ class Store:
                 parts.update(self.load_episodes(key).tobytes())
             for key in ("task", *NAMED):
                 parts.update(json.dumps(self.episode_texts(key)).encode())
-            parts.update(json.dumps(self.instructions).encode())  # frames' checksums know them by number only
+            tables = [self.instructions, self.names if "subgoal" in self._columns else []]
+            parts.update(json.dumps(tables).encode())  # the checksums of frames know them by number only
             parts.update(b"".join(self._provenance(0, self.n_episodes)))
             self._digest = parts.hexdigest()[:16]
         return self._digest
@@ -222,10 +223,7 @@ class Store:
         if "subgoal" not in self._columns:
             return []
         rows = self.episode_slice(episode)
-        codes = self.load("subgoal", rows.start, rows.stop)
-        if len(codes) and codes.max() >= len(self._table(NAMES)):
-            del self._tables[NAMES.key]  # a recorder may have added to it since
-        return texts_by_code(codes, self._table(NAMES), f"{self._where}: episode {episode}: subgoal")
+        return self._coded(self.load("subgoal", rows.start, rows.stop), NAMES, f"episode {episode}: subgoal")
 
     def _frame_column(self, key: str) -> Column:
         column = self._columns.get(key.removeprefix("data/"))
@@ -241,10 +239,12 @@ class Store:
         return infos_from_rows(rows, texts, self._provenance(start, stop), where)
 
     def _texts(self, key: str, codes: np.ndarray) -> list[str]:
-        table = INSTRUCTIONS if key == "task" else NAMES
+        return self._coded(codes, INSTRUCTIONS if key == "task" else NAMES, f"meta/{key}")
+
+    def _coded(self, codes: np.ndarray, table: Column, what: str) -> list[str]:
         if len(codes) and codes.max() >= len(self._table(table)):
-            del self._tables[table.key]  # a relabelling may have added to it since
-        return texts_by_code(codes, self._table(table), f"{self._where}: meta/{key}")
+            del self._tables[table.key]  # a writer may have added to it since
+        return texts_by_code(codes, self._table(table), f"{self._where}: {what}")
 
     def _provenance(self, start: int, stop: int) -> list[bytes]:
         first = max(start - 1, 0)  # the end of the episode before is this one's begin

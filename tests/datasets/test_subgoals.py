@@ -1,6 +1,7 @@
 """What an expert was about goes into a store frame by frame, and with its episodes from store to store."""
 
 from dataclasses import replace
+from uuid import UUID
 
 import pytest
 
@@ -70,8 +71,20 @@ def test_other_subgoals_are_another_episode(tmp_path, telling, make_frames):
     assert episodes_equal(Store(tmp_path / "a"), 0, Store(tmp_path / "b"), 0) == ["data/subgoal"]
 
 
+def test_the_digest_covers_them(tmp_path, telling, make_frames):
+    """The checksum knows them by their numbers only."""
+    frames = [replace(frame, subgoal="reach") for frame in make_frames(telling, 3)]
+    for name, subgoal in (("a", "reach"), ("b", "grasp")):
+        with Recorder(tmp_path / name, telling, fsync=False) as recorder:
+            told = [replace(frame, subgoal=subgoal) for frame in frames]
+            recorder.write_episode(EpisodeInfo(0, "say", uuid=str(UUID(int=1))), told)
+    one, other = Store(tmp_path / "a"), Store(tmp_path / "b")
+    assert one.load_episodes("checksum") == other.load_episodes("checksum")
+    assert one.digest != other.digest
+
+
 def test_an_embodiment_that_tells_none_has_no_place_for_them(tmp_path, blind, make_frames):
-    with pytest.raises(TandemError, match="frame 0: subgoal is 'reach the cup' .*tells no subgoals"):
+    with pytest.raises(TandemError, match=r"frame 0: subgoal is 'reach the cup' .*tells no subgoals"):
         record(tmp_path / "store", blind, make_frames)
     record(tmp_path / "plain", blind, make_frames, [""] * 3)
     store = Store(tmp_path / "plain")
