@@ -4,7 +4,7 @@ Long bricks are taken by their ends, across. In the air they lie along y, each h
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 
 from tandem_datasets.errors import TandemError
@@ -71,6 +71,17 @@ class Bimanual(Skills):
             yield from together(*skills)
         finally:
             self._quiet = False
+
+    def steady[T](self, arm: int, skill: Generator[None, None, T]) -> Generator[None, None, T]:
+        """Runs the other arm's skill while this arm keeps its place, whatever pushes its target away."""
+        rest = self.arms.target(arm)
+        while True:
+            self.arms.toward(arm, rest, CALM)
+            try:
+                next(skill)
+            except StopIteration as end:
+                return end.value
+            yield
 
     def off(self, slot: int) -> float:
         """How far from a brick's middle its ends are taken, m."""

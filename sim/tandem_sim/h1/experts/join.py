@@ -13,6 +13,7 @@ from tandem_sim.h1.tasks.join import LIFTED, Join
 
 OVER = 0.012  # m over its seat from where the upper brick comes down; higher, it meets the other hand's palm
 PRESS_S = 2.0  # s after which a press is given up
+ALIGNED = 0.002  # m from there: near enough, as it goes on aligning while it comes down
 GENTLY = 0.012  # m/s of a press; a faster one at the outer ends tilts the bricks, and comes off again
 OVERLAP = 3  # studs along the bricks: fewer hold less of the turning that a press at the outer ends causes
 OFF_UPPER, OFF_LOWER = 0.018, 0.0285  # m from the middle of a brick to its hand: wrists and fingers stay apart
@@ -88,17 +89,18 @@ class JoinExpert(Parting):
 
         yield from self.at_once(
             f"bring the {name} over the {under}",
-            self.carry(below, lower, lambda: rest, close=0.002),
+            self.carry(below, lower, lambda: rest, close=0.003),
             self.carry(above, upper, lambda: ready, close=0.004),
         )
         for _ in range(TRIES):
             self.say(f"align the {name} with the {under}")
-            yield from self.straight(above, lambda: self.held_at(above, upper, over()))
+            aligned = self.straight(above, lambda: self.held_at(above, upper, over()), close=ALIGNED)
+            yield from self.steady(below, aligned)
             if not (self.sight.upright(upper) and self.sight.upright(lower)):
                 break  # tilted in a hand, they never fit
             self.say(f"press the {name} onto the {under}")
             putting = Putting(Grasp(0.0, 0.0, 0.0), seat, 0.0)
-            if (yield from self.press(above, upper, lower, putting, GENTLY, PRESS_S)):
+            if (yield from self.steady(below, self.press(above, upper, lower, putting, GENTLY, PRESS_S))):
                 yield from self.ease(above)
                 return
         anew = f"put the {name} and the {under} down, to take them anew"
