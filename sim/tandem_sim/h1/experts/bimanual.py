@@ -6,6 +6,7 @@ Long bricks are taken by their ends, across. In the air they lie along y, each h
 import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tandem_datasets.errors import TandemError
 from tandem_sim.h1.experts.arms import BRISK, CALM, Goal
@@ -72,7 +73,7 @@ class Bimanual(Skills):
         finally:
             self._quiet = False
 
-    def steady[T](self, arm: int, skill: Generator[None, None, T]) -> Generator[None, None, T]:
+    def steady(self, arm: int, skill: Steps) -> Generator[None, None, Any]:
         """Runs the other arm's skill while this arm keeps its place, whatever pushes its target away."""
         rest = self.arms.target(arm)
         while True:
