@@ -25,10 +25,10 @@ def test_a_film_of_the_h1_lasts_as_long_as_the_episode_and_shows_every_camera(tm
     common = ["env=h1_reach", "seed=5", "env.options.horizon=20", f"out={out}"]
     assert main([*common, "cameras=[front,left_wrist,head]", "size=[48,65]"]) == 0
     frames, seconds = film_of(out)
-    assert frames.shape[1:] == (48 + 34, 3 * 65 + 1, 3)
+    assert frames.shape[1:] == (48 + 34, 3 * 65 + 2 * 2 + 1, 3)
     assert seconds == pytest.approx(20 / 50 + 1, abs=0.05)  # a second of the last picture
     assert capsys.readouterr().out == f"seed 5: not_reached\n35 frames written to {out}\n"
-    views = [frames[0, :48, k * 65 : (k + 1) * 65].astype(int) for k in range(3)]
+    views = [frames[0, :48, k * 67 : k * 67 + 65].astype(int) for k in range(3)]
     assert all(view.std() > 10 for view in views)
     assert np.abs(views[0] - views[1]).mean() > 10
     assert np.abs(views[0] - views[2]).mean() > 10

@@ -24,6 +24,7 @@ from tandem_training.validate import path
 MOST_FPS = 30  # unless asked for more
 LAST_S = 1.0  # for which the last picture of an episode stays
 SIDE_PX = 320
+GAP = 2  # pixels between two cameras
 _LEAST_PX, _MOST_PX = 32, 1024
 _CODEC = VideoOptions(vcodec="libx264", g=50, crf=20, preset="veryfast")  # every browser and player shows it
 
@@ -118,7 +119,7 @@ def _cameras(performance: Performance, settings: FilmSettings, spec: EnvSpec, wh
 
 def _whole_size(size: tuple[int, int], count: int) -> tuple[int, int]:
     """Height and width of the film; both even, as its colours are stored for pixels in twos."""
-    height, width = size[0] + CAPTION, size[1] * count
+    height, width = size[0] + CAPTION, (size[1] + GAP) * count - GAP
     return height + height % 2, width + width % 2
 
 
@@ -136,7 +137,10 @@ def _pictures(
         if not due and not instant.last:
             continue
         shown += 1
-        row = np.concatenate([performance.look(name, *size) for name in cameras], axis=1)
+        row = np.zeros((size[0], shape[1], 3), np.uint8)
+        for place, name in enumerate(cameras):
+            left = place * (size[1] + GAP)
+            row[:, left : left + size[1]] = performance.look(name, *size)
         seconds = f"{instant.step / rate:.1f} s"
         text = instant.outcome.replace("_", " ") if instant.last else instant.words
         picture = captioned(
