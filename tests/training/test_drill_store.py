@@ -154,6 +154,7 @@ def test_a_drill_whose_faults_strike_nothing_is_none():
         assert f"{missed} faults struck nothing" in row.note
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_a_fault_that_strikes_nothing_is_noticed(tmp_path):
     folder = str(tmp_path / "drill")
     count = len(_worker.count("recorder_new", folder)["writes"])
