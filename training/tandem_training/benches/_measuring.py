@@ -71,15 +71,19 @@ def median_row(values: Sequence[float], note: str = "") -> Row:
     return Row("", statistics.median(values), repeats=len(values), note=f"{note}; {spread}" if note else spread)
 
 
-def demonstrations(job: Steps, env: EnvSpec, name: str, episodes: int, seed: int) -> Done:
-    """The step that makes ``<name>.zarr``: a store of expert demonstrations, with its ``frames`` among the facts."""
+def demonstrations(job: Steps, env: EnvSpec, name: str, episodes: int, seed: int, recovery: float = 0.0) -> Done:
+    """The step that makes ``<name>.zarr``: a store of expert demonstrations, with its ``frames`` among the facts.
+
+    ``recovery`` is how many deliberate disturbances a second the expert recovers from.
+    """
+    options = {"recovery": recovery} if recovery else {}
 
     def make(path: Path) -> dict[str, Any]:
-        request = RolloutRequest(env, EXPERT, episodes, seed, record=path, label=True)
+        request = RolloutRequest(env, EXPERT, episodes, seed, record=path, label=True, options=options)
         results = evaluate(request, "inprocess", title=f"{name}: the expert demonstrates").results
         return {"frames": sum(result.steps for result in results)}
 
-    made_from = {"env": env.id, "options": dict(env.options), "episodes": episodes, "seed": seed}
+    made_from = {"env": env.id, "options": dict(env.options), "episodes": episodes, "seed": seed, **options}
     return job.run(f"{name}.zarr", made_from, make)
 
 

@@ -56,13 +56,14 @@ class PoliciesBench:
         """Success of the policy, with what the baselines reach in the note."""
         given = section(self.config[name])
         env = env_spec(compose("eval", given["env"]))
-        store = demonstrations(self.job, env, f"{name}_demonstrations", given["demonstrations"], self.config.seed)
+        episodes, recovery = given["demonstrations"], float(given["recovery"])
+        store = demonstrations(self.job, env, f"{name}_demonstrations", episodes, self.config.seed, recovery)
         done = self.trained(name, store, given[self.config.which])
         won = self.won(env, str(done.path / "best"), self.config.episodes)
         low, high = wilson(sum(won), len(won))
         late = done.facts["metrics"]["seconds"] > MOST_S[name]
         note = f"{self.config.which}: {sum(won)} of {len(won)} unseen seeds, 95 % interval {low:.3f} to {high:.3f}; "
-        note += f"{given['demonstrations']} demonstrations, {_training(done)}; {self.baselines(env, store)}"
+        note += f"{episodes} demonstrations, {_training(done)}; {self.baselines(env, store)}"
         return [Row("", sum(won) / len(won), met=False if late else None, note=note)]
 
     def trained(self, name: str, store: Done, overrides: Sequence[str]) -> Done:
