@@ -2,6 +2,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -11,6 +12,9 @@ import time
 import pytest
 
 from tandem_datasets.rollout import EXPERT, EnvSpec, RolloutRequest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background: children would be deaf to Ctrl-C too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Player:
