@@ -20,6 +20,7 @@ from tandem_sim.h1.tasks.geometry import wrapped
 from tandem_sim.h1.wrist import MAX_WIDTH
 
 SQUEEZE = 0.012  # m that a grip is commanded narrower than the brick
+GENTLE = 0.005  # m: the same for a press, loose enough to let the fit turn the brick upright and to open at once
 LOOSE = 1.0  # N of a grip that holds nothing any more
 FIRM = 8.0  # N of a grip that holds a brick
 OFF_WIDTH = 0.003  # m by which a held brick's width may seem other than it is
@@ -164,6 +165,7 @@ class Skills(Expert):
 
         self.say(f"carry the {name} over the {below}")
         yield from self.travel(arm, over, height, close=0.02, holding=slot)
+        self.arms.grip(arm, self.arms.width(arm) - GENTLE)
         for _ in range(TRIES):
             self.say(f"align the {name} with the {below}")
             yield from self.travel(arm, over, height, close=0.0015, holding=slot)
