@@ -10,7 +10,7 @@ from tandem_datasets.errors import TandemError
 from tandem_sim.bricks.parameters import LEGO_PITCH, BrickSize
 from tandem_sim.bricks.shapes import COLOURS, KINDS, add_baseplate, add_brick, bricks_of, mass, paint, prepare
 from tandem_sim.bricks.snap import Snapping
-from tandem_sim.h1.rendering import Renderer
+from tandem_sim.h1.rendering import renderer
 
 
 def scene(*bricks: str, plate: bool = False, **options) -> mujoco.MjModel:
@@ -129,11 +129,10 @@ def test_eight_colours_are_told_apart_in_a_small_picture():
     model = spec.compile()
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
-    renderer = Renderer(model)
-    renderer.update(model, data)
-    image = renderer.draw(model, data, 0, 128, 128)[0] / 255
-    ids = renderer.segment(model, data, 0, 128, 128, np.arange(model.ngeom, dtype=np.uint16))[..., 0]
-    renderer.close()
+    with renderer("colours", model) as drawing:
+        drawing.update(model, data)
+        image = drawing.draw(model, data, 0, 128, 128)[0] / 255
+        ids = drawing.segment(model, data, 0, 128, 128, np.arange(model.ngeom, dtype=np.uint16))[..., 0]
     wanted = _lab(np.array([rgba[:3] for rgba in COLOURS.values()]))
     for at, name in enumerate(COLOURS):
         box, studs = (ids == model.geom(f"{name}/{part}").id for part in ("box", "studs"))
