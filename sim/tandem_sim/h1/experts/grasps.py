@@ -10,7 +10,8 @@ from tandem_sim.h1.tasks.geometry import gap, wrapped
 from tandem_sim.h1.wrist import MAX_WIDTH, TIP
 
 SPARE = 0.014  # m between both fingers and the brick when open: what an approach needs
-FINGER_AT = MAX_WIDTH / 2 + 0.006  # m of an open finger's middle from the TCP
+OPEN = 0.024  # m that the grip opens wider than the brick to take it, where it can
+FINGER_HALF = 0.006  # m, half of a finger's thickness
 FINGER_ROOM = 0.012  # m around it: half of what it measures, and a little more
 OVER_GROUND = 0.0015  # m between the fingertips and what the brick lies on
 # rad, of a gripper pointing down, where the left arm can turn it all over the table; mirrored for the right one
@@ -26,6 +27,11 @@ class Grasp:
     up: float  # m, the TCP's height over the brick's centre
     width: float  # m, of the brick between the fingers
     aside: tuple[float, float] = (0.0, 0.0)  # m, of the TCP from the brick's centre, in the brick's frame
+
+    @property
+    def opening(self) -> float:
+        """How wide the grip opens to take it, m: no wider than it needs, for neighbours' sake."""
+        return min(self.width + OPEN, MAX_WIDTH)
 
     def goal(self, spot: Spot) -> Goal:
         """The TCP that takes, or holds, a brick there."""
@@ -57,7 +63,8 @@ def crowded(sight: Sight, slot: int, grasp: Grasp) -> bool:
     """Whether an open finger would come down on another brick."""
     goal = grasp.goal(sight.spot(slot))
     along = goal.yaw + math.pi / 2  # the fingers open along the TCP's x axis
-    for side in (-FINGER_AT, FINGER_AT):
+    at = grasp.opening / 2 + FINGER_HALF
+    for side in (-at, at):
         finger = (goal.x + side * math.cos(along), goal.y + side * math.sin(along), goal.z)
         others = (other for other in range(len(sight.task.sizes)) if other != slot)
         if any(gap(sight.pose(other), sight.task.half(other), finger) < FINGER_ROOM for other in others):

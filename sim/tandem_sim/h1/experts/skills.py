@@ -121,7 +121,7 @@ class Skills(Expert):
         """Moves over the brick, comes down on it and takes it."""
         name = self.sight.name(slot)
         self.say(f"move above the {name}")
-        self.open(arm)
+        self.arms.grip(arm, grasp.opening)
         above = grasp.goal(self.sight.spot(slot)).raised(HOVER)
         yield from self.travel(arm, lambda: grasp.goal(self.sight.spot(slot)).raised(HOVER), height, close=0.02)
         self.say(f"grasp the {name}")
